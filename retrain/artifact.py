@@ -1,0 +1,319 @@
+"""The model folder: save, load, verify. Whatever labels pictures reads only this.
+
+    manifest.json              what the model is, and the sha256 of every other file; the only name that is replaced
+    labels.txt                 the labels, one a line, for people and scripts
+    backbone-<hash>.tflite     the network that gives features
+    head-<hash>.safetensors    kernel (feature_size, classes) and bias (classes,), float32
+    reference-<hash>.safetensors   a sample of the training features, for `unknown` and nearest neighbours
+    split-<hash>.csv           which picture (sha256) was in which part
+
+Files are named by their content and written before the manifest, so at any moment the folder holds the old model or
+the new one, whole. Files that the manifest does not list are never opened; the next save but one collects them. There is no
+code in it, and no time, path or duration, so the same data, settings and seed give the same bytes.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from retrain.errors import ModelRefused
+from retrain.storage import locked, own_folder, write_atomically
+
+FORMAT, VERSION = "retrain-model", 1
+MANIFEST, LABELS = "manifest.json", "labels.txt"
+_OUR_NAME = re.compile(r"(?:backbone|head|reference|split|labels)-[0-9a-f]{16}\.(?:tflite|safetensors|csv|txt)")
+_LARGEST_MANIFEST = 64 * 2**20
+_REFERENCE_ROWS = 2000
+
+
+@dataclass(frozen=True)
+class Member:
+    """A backbone, how it wants its pictures, and a head. A model has one, or several whose probabilities are averaged.
+
+    `flatbuffer` runs in `runner.Runner`; `kernel` float32 (feature_size, classes); `bias` float32 (classes,).
+    """
+
+    backbone: str
+    weights: str
+    view: str
+    preprocessing: str
+    image_size: int
+    flatbuffer: bytes
+    kernel: np.ndarray
+    bias: np.ndarray
+
+
+class Placed(NamedTuple):
+    """Where one training picture went: a row of the split."""
+
+    sha256: str
+    label: str
+    group: str
+    source: str
+    part: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A sample of the training features under the first member.
+
+    `features`: float16 (m, feature_size); `hashes`: uint8 (m, 32), the pictures' sha256; `labels`: int32 (m,).
+    """
+
+    features: np.ndarray
+    hashes: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model in memory. `temperature` divides logits, one per way of test-time augmentation (`none`: without)."""
+
+    labels: tuple[str, ...]
+    members: tuple[Member, ...]
+    temperature: Mapping[str, float]
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str]
+    metrics: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A verified model folder. `artifact` is ready; split and reference are parsed when asked for."""
+
+    artifact: Artifact
+    manifest: Mapping[str, Any]
+    _files: Mapping[str, bytes]
+
+    def split(self) -> list[Placed]:
+        """Return where each training picture went."""
+        text = self._files[self.manifest["split"]["file"]].decode()
+        return [Placed(*map(_unescape, row)) for row in list(csv.reader(io.StringIO(text)))[1:]]
+
+    def reference(self) -> Reference:
+        """Return the sample of training features."""
+        from safetensors.numpy import load
+
+        return Reference(**load(self._files[self.manifest["reference"]["file"]]))
+
+
+def reference_sample(hashes: Sequence[str]) -> np.ndarray:
+    """Return the rows, int64, of a sample of at most 2,000: those with the smallest hashes, so that it is stable."""
+    return np.sort(np.argsort(np.array(hashes), kind="stable")[:_REFERENCE_ROWS])
+
+
+def save(
+    folder: Path, artifact: Artifact, reference: Reference, split: Sequence[Placed], split_settings: Mapping[str, Any]
+) -> None:
+    """Write a model folder, all or nothing; a model that is there stays whole until the new one is.
+
+    Raises UsageError where the folder holds something else, EnvironmentProblem where it cannot be written.
+    """
+    from safetensors.numpy import save as tensors
+
+    files: dict[str, bytes] = {}
+
+    def put(kind: str, ending: str, data: bytes) -> str:
+        name = f"{kind}-{hashlib.sha256(data).hexdigest()[:16]}.{ending}"
+        files[name] = data
+        return name
+
+    labels = "".join(f"{_escape(label)}\n" for label in artifact.labels).encode()
+    members = [
+        {
+            "backbone": {
+                "name": member.backbone,
+                "weights": member.weights,
+                "file": put("backbone", "tflite", member.flatbuffer),
+            },
+            "view": member.view,
+            "preprocessing": member.preprocessing,
+            "image_size": member.image_size,
+            "head": {
+                "kind": "softmax",
+                "file": put("head", "safetensors", tensors({"kernel": member.kernel, "bias": member.bias})),
+            },
+        }
+        for member in artifact.members
+    ]
+    sample = tensors({"features": reference.features, "hashes": reference.hashes, "labels": reference.labels})
+    body = {
+        "format": FORMAT,
+        "version": VERSION,
+        "labels": list(artifact.labels),
+        "labels_file": put("labels", "txt", labels),
+        "members": members,
+        "temperature": dict(artifact.temperature),
+        "reference": {"file": put("reference", "safetensors", sample), "rows": len(reference.labels)},
+        "split": {"file": put("split", "csv", _split_csv(split)), "settings": dict(split_settings)},
+        "settings": dict(artifact.settings),
+        "versions": dict(artifact.versions),
+        "metrics": dict(artifact.metrics),
+    }
+    body["files"] = {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()}
+    own_folder(folder)
+    with locked(folder / ".lock", "saving a model"):
+        _replace(folder, files, labels, _canonical(body))
+
+
+def _replace(folder: Path, files: dict[str, bytes], labels: bytes, manifest: bytes) -> None:
+    kept = set(files) | _listed(folder)
+    for name, data in files.items():
+        path = folder / name
+        if not path.is_file() or path.is_symlink() or path.read_bytes() != data:
+            write_atomically(path, data)
+    # labels.txt has a fixed name, so after a kill right here it is ahead of the manifest; `_check_labels` knows it by
+    # its twin, which is named by its content.
+    if not (folder / LABELS).is_file() or (folder / LABELS).read_bytes() != labels:
+        write_atomically(folder / LABELS, labels)
+    write_atomically(folder / MANIFEST, manifest)
+    for path in folder.iterdir():
+        # The files of the model before stay for now: somebody may have read its manifest a moment ago.
+        left_over = _OUR_NAME.fullmatch(path.name) and path.name not in kept
+        if left_over or (path.name.startswith(".") and path.name.endswith(".tmp")):
+            path.unlink(missing_ok=True)
+
+
+def _listed(folder: Path) -> set[str]:
+    """Names of the files of the model that lies in a folder now, empty if there is none that can be read."""
+    try:
+        return set(_parse(folder)["files"])
+    except (ModelRefused, KeyError, TypeError):
+        return set()
+
+
+def load(folder: Path) -> Loaded:
+    """Read a model folder and verify every file of it.
+
+    Raises ModelRefused, naming the file, where one is missing, changed, a link, or not ours.
+    """
+    if not folder.exists():
+        raise ModelRefused(f"no model at {folder}; train one first: retrain train {_guess_tf_files(folder)}")
+    if not folder.is_dir():
+        raise ModelRefused(f"{folder} is a file, not a model folder; give the folder that retrain train wrote")
+    if not (folder / MANIFEST).exists():
+        raise ModelRefused(f"{folder} is no model folder, {MANIFEST} is missing; train again or check --model")
+    try:
+        manifest = _parse(folder)
+        files = {name: _verified(folder / name, entry) for name, entry in manifest["files"].items()}
+        _check_labels(folder, files[manifest["labels_file"]])
+        return Loaded(_assemble(manifest, files), manifest, files)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelRefused(f"{folder / MANIFEST} does not fit its files ({error}); train again") from None
+
+
+def _guess_tf_files(folder: Path) -> Path:
+    return folder.parent if folder.name == "model" else folder
+
+
+def _parse(folder: Path) -> dict[str, Any]:
+    """Read the manifest; refuse it unless its own checksum holds and it is written exactly as we write."""
+    path = folder / MANIFEST
+    data = _read(path, _LARGEST_MANIFEST)
+    try:
+        manifest = json.loads(data)
+        found, version = manifest["format"], manifest["version"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ModelRefused(f"{path} is damaged or not ours; train again") from None
+    if found != FORMAT or not isinstance(version, int) or version > VERSION:
+        raise ModelRefused(
+            f"{path} has format {found!r}, version {version!r}; this is for {FORMAT} {VERSION}: update retrain"
+        )
+    body = {key: value for key, value in manifest.items() if key != "sha256"}
+    if _canonical(body) != data:
+        raise ModelRefused(f"{path} was changed after it was written; train again")
+    names = manifest["files"]
+    if not all(_OUR_NAME.fullmatch(name) for name in names):
+        raise ModelRefused(f"{path} lists a file by a name that is not ours; train again")
+    return manifest
+
+
+def _canonical(body: Mapping[str, Any]) -> bytes:
+    """Serialise a manifest, its own checksum included: one way to write each manifest."""
+    plain = json.dumps(body, indent=1, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    checksum = hashlib.sha256(plain.encode()).hexdigest()
+    return (
+        json.dumps({**body, "sha256": checksum}, indent=1, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n"
+    ).encode()
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        handle = os.open(
+            path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        )
+        with os.fdopen(handle, "rb") as file:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
+                raise ModelRefused(f"{path} is not the file that was saved; train again")
+            return file.read(limit + 1)
+    except FileNotFoundError:
+        raise ModelRefused(f"{path} is missing; train again") from None
+    except OSError as error:
+        raise ModelRefused(f"{path} cannot be read: {error.strerror}; fix it or train again") from None
+
+
+def _verified(path: Path, entry: Mapping[str, Any]) -> bytes:
+    data = _read(path, entry["bytes"])
+    if len(data) != entry["bytes"] or hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        raise ModelRefused(f"{path} was changed after it was saved; train again")
+    return data
+
+
+def _check_labels(folder: Path, expected: bytes) -> None:
+    """labels.txt must say what the manifest says, or what the twin of an interrupted save says."""
+    found = _read(folder / LABELS, _LARGEST_MANIFEST)
+    twin = folder / f"labels-{hashlib.sha256(found).hexdigest()[:16]}.txt"
+    if found != expected and not (twin.is_file() and _read(twin, _LARGEST_MANIFEST) == found):
+        raise ModelRefused(f"{folder / LABELS} was changed after it was saved; train again")
+
+
+def _assemble(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Artifact:
+    from safetensors.numpy import load as tensors
+
+    labels = tuple(manifest["labels"])
+    members = []
+    for row in manifest["members"]:
+        head = tensors(files[row["head"]["file"]])
+        if head["kernel"].shape[1:] != (len(labels),) or head["bias"].shape != (len(labels),):
+            raise ValueError(f"{len(labels)} labels, but a head for {head['bias'].shape}")
+        backbone = row["backbone"]
+        members.append(
+            Member(
+                backbone["name"], backbone["weights"], row["view"], row["preprocessing"], row["image_size"],
+                files[backbone["file"]], head["kernel"], head["bias"],
+            )
+        )  # fmt: skip
+    if not members or not labels:
+        raise ValueError("no members or no labels")
+    return Artifact(
+        labels, tuple(members), manifest["temperature"], manifest["settings"], manifest["versions"], manifest["metrics"]
+    )
+
+
+def _split_csv(split: Sequence[Placed]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Placed._fields)
+    writer.writerows(sorted(tuple(map(_escape, row)) for row in split))
+    return text.getvalue().encode()
+
+
+def _escape(text: str) -> str:
+    """Folder names may hold bytes that are no UTF-8, and newlines; write them so that they can be told apart again."""
+    return text.replace("\\", "\\\\").encode("utf-8", "backslashreplace").decode().replace("\n", "\\n").replace("\r", "\\r")
+
+
+def _unescape(text: str) -> str:
+    known = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
+    return re.sub(r"\\\\|\\n|\\r|\\u([0-9a-f]{4})", lambda match: known.get(match[0]) or chr(int(match[1], 16)), text)

@@ -1,0 +1,10 @@
+"""Features of views of pictures under a backbone, computed once and kept.
+
+store       the SQLite file
+extract     fill it for a list of files and read it back
+"""
+
+from retrain.bottlenecks.extract import Bottlenecks, extract
+from retrain.bottlenecks.store import Space, Store
+
+__all__ = ["Bottlenecks", "Space", "Store", "extract"]

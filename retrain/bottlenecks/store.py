@@ -1,0 +1,230 @@
+"""The feature cache: one SQLite file, keyed by content, safe to kill at any moment.
+
+A row is found by the sha256 of the picture file's bytes and by its *space*: backbone, hash of its weights,
+preprocessing, engine. A second table remembers which bytes a path held, by size and times, so that an unchanged file
+is not even read; a third, which bytes are no usable picture. The cache is never a source of truth: a file that is damaged is
+put aside and filled again, and every row carries a checksum.
+"""
+
+import os
+import sqlite3
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from retrain.errors import BadImage, EnvironmentProblem
+from retrain.progress import SILENT, Progress
+
+_APPLICATION = 0x72747231  # "rtr1"
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE space (id INTEGER PRIMARY KEY, backbone TEXT NOT NULL, weights TEXT NOT NULL, preprocessing TEXT NOT NULL,
+    engine TEXT NOT NULL, UNIQUE (backbone, weights, preprocessing, engine)) STRICT;
+CREATE TABLE feature (id INTEGER PRIMARY KEY, space INTEGER NOT NULL, sha256 BLOB NOT NULL, crc32 INTEGER NOT NULL,
+    vector BLOB NOT NULL, notes TEXT NOT NULL, UNIQUE (space, sha256)) STRICT;
+CREATE TABLE bad (space INTEGER NOT NULL, sha256 BLOB NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL,
+    PRIMARY KEY (space, sha256)) STRICT, WITHOUT ROWID;
+CREATE TABLE file (path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime INTEGER NOT NULL, ctime INTEGER NOT NULL,
+    sha256 BLOB NOT NULL) STRICT, WITHOUT ROWID;
+"""
+_FRESH_NS = 2 * 10**9  # a file changed so recently may change again without its times showing it
+_ASK_AT_ONCE = 500
+
+
+class Space(NamedTuple):
+    """What, beside the picture, decides a feature vector."""
+
+    backbone: str
+    weights: str
+    preprocessing: str
+    engine: str
+
+
+class Entry(NamedTuple):
+    """One computed row: the features (float32), or why there are none."""
+
+    sha256: bytes
+    vector: np.ndarray | None
+    problem: BadImage | None
+    notes: tuple[str, ...] = ()
+
+
+class Stamp(NamedTuple):
+    """What tells, without reading it, that a file is still the same."""
+
+    size: int
+    mtime: int
+    ctime: int
+
+    @classmethod
+    def of(cls, path: str | Path) -> "Stamp | None":
+        """Return the stamp of a file, None where it cannot be had."""
+        try:
+            status = os.stat(path)
+        except OSError:
+            return None
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+class Store:
+    """An open cache for one space. Used by one thread; several processes may share the file."""
+
+    def __init__(self, path: Path, space: Space, progress: Progress = SILENT) -> None:
+        """Open or create the cache; raises EnvironmentProblem where neither can be done."""
+        self._path = path
+        try:
+            self._connection = self._open()
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise _trouble(error, path) from None
+            self._put_aside(progress)
+            self._connection = self._open()
+        with self._transaction():
+            values = tuple(space)
+            self._connection.execute(
+                "INSERT OR IGNORE INTO space (backbone, weights, preprocessing, engine) VALUES (?, ?, ?, ?)", values
+            )
+            (self._id,) = self._connection.execute(
+                "SELECT id FROM space WHERE (backbone, weights, preprocessing, engine) = (?, ?, ?, ?)", values
+            ).fetchone()
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, timeout=60)
+        try:
+            # DELETE, not WAL: WAL needs shared memory, and its reset race is in the SQLite that many Pythons carry.
+            for pragma in (
+                "page_size=16384",
+                "journal_mode=DELETE",
+                "synchronous=FULL",
+                "trusted_schema=OFF",
+                "mmap_size=0",
+            ):
+                connection.execute(f"PRAGMA {pragma}")
+            connection.execute("BEGIN IMMEDIATE")
+            (application,), (version,) = (
+                connection.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
+            )
+            if (application, version) == (0, 0) and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+                for statement in _SCHEMA.split(";\n"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA application_id={_APPLICATION}")
+                connection.execute(f"PRAGMA user_version={_VERSION}")
+            elif (application, version) != (_APPLICATION, _VERSION):
+                raise sqlite3.DatabaseError("written by something else, or by another version")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _put_aside(self, progress: Progress) -> None:
+        aside = self._path.with_name(f"{self._path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}")
+        try:
+            os.replace(self._path, aside)
+        except OSError as error:
+            raise _trouble(error, self._path) from None
+        progress.note(f"the feature cache {self._path} is damaged: put aside as {aside.name}, features are computed again")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise _trouble(error, self._path) from None
+
+    def known_files(self, paths: Iterable[str]) -> dict[str, bytes]:
+        """Return path -> sha256 for the files that have not changed since their bytes were last hashed."""
+        found = {}
+        for path, size, mtime, ctime, sha256 in self._lookup(
+            "SELECT path, size, mtime, ctime, sha256 FROM file WHERE path IN", [os.fsencode(path) for path in paths]
+        ):
+            if Stamp.of(os.fsdecode(path)) == (size, mtime, ctime):
+                found[os.fsdecode(path)] = sha256
+        return found
+
+    def hashes(self) -> set[bytes]:
+        """Return the sha256 of all pictures that need not be computed in this space, usable or not."""
+        good = self._connection.execute("SELECT sha256 FROM feature WHERE space = ?", (self._id,))
+        bad = self._connection.execute("SELECT sha256 FROM bad WHERE space = ?", (self._id,))
+        return {sha256 for (sha256,) in good} | {sha256 for (sha256,) in bad}
+
+    def add(self, entries: Iterable[Entry], files: Iterable[tuple[str, Stamp, bytes]]) -> None:
+        """Write computed rows, and which bytes (sha256) paths held at a stamp, in one transaction."""
+        now = time.time_ns()
+        with self._transaction():
+            for entry in entries:
+                if entry.problem is not None:
+                    self._connection.execute(
+                        "INSERT OR IGNORE INTO bad VALUES (?, ?, ?, ?)",
+                        (self._id, entry.sha256, entry.problem.reason, entry.problem.detail),
+                    )
+                elif entry.vector is not None:
+                    blob = entry.vector.astype("<f4").tobytes()
+                    self._connection.execute(
+                        "INSERT OR IGNORE INTO feature (space, sha256, crc32, vector, notes) VALUES (?, ?, ?, ?, ?)",
+                        (self._id, entry.sha256, zlib.crc32(blob), blob, " ".join(entry.notes)),
+                    )
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?)",
+                [
+                    (os.fsencode(path), *stamp, sha256)
+                    for path, stamp, sha256 in files
+                    if now - max(stamp.mtime, stamp.ctime) > _FRESH_NS
+                ],
+            )
+
+    def read(self, hashes: Iterable[bytes], size: int) -> Iterator[Entry]:
+        """Yield the rows of these pictures, in no order; a row that fails its checksum is deleted and not yielded."""
+        wanted = list(hashes)
+        damaged = []
+        for sha256, crc32, blob, notes in self._lookup(
+            f"SELECT sha256, crc32, vector, notes FROM feature WHERE space = {self._id} AND sha256 IN", wanted
+        ):
+            if len(blob) != 4 * size or zlib.crc32(blob) != crc32:
+                damaged.append(sha256)
+                continue
+            yield Entry(sha256, np.frombuffer(blob, "<f4"), None, tuple(notes.split()))
+        for sha256, reason, detail in self._lookup(
+            f"SELECT sha256, reason, detail FROM bad WHERE space = {self._id} AND sha256 IN", wanted
+        ):
+            yield Entry(sha256, None, BadImage(reason, detail))
+        with self._transaction():
+            for sha256 in damaged:
+                self._connection.execute("DELETE FROM feature WHERE space = ? AND sha256 = ?", (self._id, sha256))
+
+    def _lookup(self, select: str, keys: list[bytes]) -> Iterator[tuple]:
+        """Run a query that ends in IN for many keys, some hundred at a time: no read lock is held for long."""
+        for at in range(0, len(keys), _ASK_AT_ONCE):
+            some = keys[at : at + _ASK_AT_ONCE]
+            try:
+                yield from self._connection.execute(f"{select} ({','.join('?' * len(some))})", some).fetchall()
+            except sqlite3.Error as error:
+                raise _trouble(error, self._path) from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_unused: object) -> None:
+        self.close()
+
+
+def _trouble(error: Exception, path: Path) -> EnvironmentProblem:
+    words = str(error)
+    if "locked" in words:
+        return EnvironmentProblem(f"the feature cache {path} is held by another run; wait for it or end it, then rerun")
+    return EnvironmentProblem(
+        f"the feature cache {path} cannot be used: {words}; free space, fix permissions or delete the file, then rerun"
+    )

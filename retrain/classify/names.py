@@ -1,0 +1,40 @@
+"""Labels made safe for file names, on every system a copy may end up on."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f\ud800-\udfff]')
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+_LONGEST = 180  # bytes; leaves room for the score, a number and an extension in the usual 255
+
+
+def safe_names(labels: Sequence[str]) -> dict[str, str]:
+    """Return label -> text for file names: distinct even where case does not count, and no path.
+
+    Characters that some system forbids become `_`. Where two labels come out alike, all but the first (in the order
+    given) get `~2`, `~3` ...
+    """
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    # Labels that need no change come first, so that they keep their own name whatever the others turn into.
+    for label in sorted(labels, key=lambda label: _safe(label) != label):
+        name, number = _safe(label), 1
+        while _folded(name) in taken:
+            number += 1
+            name = f"{_safe(label)}~{number}"
+        taken.add(_folded(name))
+        names[label] = name
+    return names
+
+
+def _safe(label: str) -> str:
+    text = _FORBIDDEN.sub("_", label).strip(" ").rstrip(". ")
+    text = re.sub(r"^[.-]", "_", text)
+    if not text or _RESERVED.fullmatch(text):
+        text = f"_{text}"
+    return text.encode()[:_LONGEST].decode(errors="ignore").rstrip(". ")
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()

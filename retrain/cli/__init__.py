@@ -1,0 +1,106 @@
+"""The command line: one thin file a command. The only place that imports click, prints or exits."""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from retrain import __version__
+from retrain.cli.classify import classify
+from retrain.cli.console import printable
+from retrain.cli.label import label
+from retrain.cli.train import train
+from retrain.errors import Exit, RetrainError, did_you_mean
+
+_DEBUG = "RETRAIN_DEBUG"
+
+
+class Commands(click.Group):
+    """A group that names the nearest command for one that it does not know."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command as click does; the error for an unknown one has a suggestion."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            hint = did_you_mean(args[0], self.commands) or "; see: retrain --help"
+            raise click.UsageError(f"no such command '{args[0]}'{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="retrain")
+@click.option("--debug", is_flag=True, help="Show the Python traceback of an error.")
+def cli(debug: bool) -> None:
+    """Turn a folder of labelled pictures into an image classifier, and label the rest with it.
+
+    \b
+      retrain train tf_files/                    learn from tf_files/data/<class>/...
+      retrain label image.jpg                    say what is on a picture
+      retrain classify pictures/ classified/     copy each picture to <label>-<score>.jpg
+
+    \b
+    Exit codes: 0 all inputs used; 1 a check that was asked for failed; 2 usage; 3 finished, some inputs skipped;
+    4 nothing usable; 5 model refused; 6 environment (disk, permissions, locks); 130 interrupted; 143 terminated.
+    """
+    if debug:
+        os.environ[_DEBUG] = "1"
+
+
+for _command in (train, label, classify):
+    cli.add_command(_command)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: unwinds like Ctrl-C, so that what was done so far is kept."""
+
+
+def _terminate(_number: int, _frame: object) -> NoReturn:
+    raise _Terminated
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code; every error of a user is one line on stderr."""
+    signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # file names may hold what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(_run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        result = cli.main(args=None if argv is None else list(argv), prog_name="retrain", standalone_mode=False)
+        sys.stdout.flush()
+        return int(result or Exit.OK)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "")
+        return Exit.USAGE
+    except click.ClickException as error:
+        return _tell(error.format_message(), Exit.USAGE)
+    except RetrainError as error:
+        return _tell(str(error), error.exit_code)
+    except _Terminated:
+        return _tell("terminated; what was done so far is kept, run again to go on", Exit.TERMINATED)
+    except (KeyboardInterrupt, click.Abort):
+        return _tell("interrupted; what was done so far is kept, run again to go on", Exit.INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output, `head` for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.OK
+    except MemoryError:
+        return _tell("out of memory; close other programs or use fewer pictures at once", Exit.ENVIRONMENT)
+    except OSError as error:
+        return _tell(
+            f"{error.strerror or error}: {error.filename or 'no file named'}; fix this and run again", Exit.ENVIRONMENT
+        )
+    except Exception as error:  # noqa: BLE001  a defect of ours: one line as well, and how to get the rest
+        return _tell(f"internal error, {type(error).__name__}: {error}; run with --debug and report it", Exit.CHECK_FAILED)
+
+
+def _tell(message: str, code: Exit) -> Exit:
+    if os.environ.get(_DEBUG):
+        traceback.print_exc()
+    click.echo(f"retrain: {printable(' '.join(message.split()))}", err=True)
+    return code

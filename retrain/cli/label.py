@@ -1,0 +1,77 @@
+"""`retrain label`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from retrain.cli.console import printable
+from retrain.cli.options import model_option
+from retrain.errors import BadImage, Exit, NothingUsable
+
+if TYPE_CHECKING:
+    from retrain.label import Labelled
+    from retrain.model import Model
+
+
+@click.command(short_help="Say what is on a picture.")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@model_option
+@click.option("--top", type=click.IntRange(min=1), help="Show so many labels; all by default.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a picture, a line each.")
+def label(images: tuple[str, ...], model: Path, top: int | None, as_json: bool) -> int:
+    """Print the labels of each IMAGE, highest score first.
+
+    `-` reads a picture from standard input. A picture that cannot be used is named on stderr, and the others go on.
+
+    \b
+      retrain label elsa.jpg
+      curl -s https://example.org/picture.jpg | retrain label -
+      retrain label *.jpg --top 1 --json
+    """
+    from retrain.model import load
+
+    loaded, skipped = load(model), 0
+    for number, image in enumerate(images):
+        try:
+            labelled = _label(loaded, image)
+        except BadImage as problem:
+            skipped += 1
+            _show_problem(image, problem, as_json)
+            continue
+        if as_json:
+            click.echo(json.dumps(_as_json(image, labelled, top)))
+        else:
+            _show(image, labelled, top, heading=len(images) > 1, first=number == 0)
+    if skipped == len(images):
+        raise NothingUsable(f"none of the pictures could be used ({skipped} of {len(images)} skipped); check the paths")
+    return Exit.SKIPPED if skipped else Exit.OK
+
+
+def _label(model: "Model", image: str) -> "Labelled":
+    from retrain.images import MAX_BYTES, read_bytes
+
+    data = sys.stdin.buffer.read(MAX_BYTES + 1) if image == "-" else read_bytes(Path(image))
+    if len(data) > MAX_BYTES:
+        raise BadImage("too-large")
+    return model.label_bytes(data)
+
+
+def _show(image: str, labelled: "Labelled", top: int | None, heading: bool, first: bool) -> None:
+    if heading:
+        click.echo(f"{'' if first else chr(10)}{printable(image)}:")
+    for score in labelled.scores[:top]:
+        click.echo(printable(str(score)))
+
+
+def _as_json(image: str, labelled: "Labelled", top: int | None) -> dict[str, object]:
+    scores = [{"label": score.label, "score": score.score} for score in labelled.scores[:top]]
+    return {"image": image, "labels": scores, "notes": list(labelled.notes)}
+
+
+def _show_problem(image: str, problem: BadImage, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"image": image, "reason": problem.reason, "detail": problem.detail}))
+    click.echo(f"retrain: {printable(image)} skipped: {printable(str(problem))}", err=True)

@@ -1,0 +1,69 @@
+"""Options that commands share, and options made from the fields of the settings classes."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import click
+
+from retrain.errors import did_you_mean
+from retrain.storage import DEFAULT_MODEL
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Settings = TypeVar("Settings")
+
+
+class Choice(click.Choice):
+    """A choice that names the nearest value for one that it does not know."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the value, or fail with a suggestion."""
+        if value in self.choices:
+            return value
+        hint = did_you_mean(str(value), self.choices) or ""
+        self.fail(f"'{value}' is not one of {', '.join(self.choices)}{hint}", param, ctx)
+
+
+def settings_options(kind: type) -> Callable[[Function], Function]:
+    """Add an option for each field of a settings class: name, help, default and limits come from the field."""
+
+    def decorate(function: Function) -> Function:
+        for field in reversed(dataclasses.fields(kind)):
+            function = click.option(
+                f"--{field.name.replace('_', '-')}",
+                type=_type_of(field),
+                default=field.default,
+                show_default=field.default is not None,
+                help=field.metadata["help"],
+            )(function)
+        return function
+
+    return decorate
+
+
+def _type_of(field: dataclasses.Field) -> click.ParamType:
+    base = next((kind for kind in get_args(field.type) if kind is not type(None)), field.type)
+    if field.metadata["choices"]:
+        return Choice(field.metadata["choices"])
+    if base is Path:
+        return click.Path(path_type=Path)
+    if base is int:
+        return click.IntRange(field.metadata["low"], field.metadata["high"])
+    if base is float:
+        return click.FloatRange(field.metadata["low"], field.metadata["high"])
+    return click.STRING
+
+
+def from_options(kind: type[Settings], options: Mapping[str, Any]) -> Settings:
+    """Make a settings object of those options that are its fields."""
+    return kind(**{field.name: options[field.name] for field in dataclasses.fields(kind)})  # type: ignore[arg-type]
+
+
+model_option = click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_MODEL,
+    show_default=True,
+    help="Model folder, as written by retrain train.",
+)

@@ -1,0 +1,69 @@
+"""`retrain train`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from retrain.cli.console import Console, percent, printable
+from retrain.cli.options import from_options, settings_options
+from retrain.errors import Exit
+from retrain.settings import HeadSettings, SplitSettings
+from retrain.storage import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from retrain.pipeline import Result
+
+_SHOWN = 10
+
+
+@click.command(short_help="Learn from tf_files/data/<class>/... and write tf_files/model/.")
+@click.argument("tf_files", type=click.Path(path_type=Path))
+@click.option("--model", type=click.Path(path_type=Path), help="Folder to write the model to.  [default: TF_FILES/model]")
+@click.option(
+    "--backbone", default="efficientnet-lite0", show_default=True, help="Pretrained network that gives the features."
+)
+@settings_options(SplitSettings)
+@settings_options(HeadSettings)
+def train(tf_files: Path, model: Path | None, backbone: str, **options: Any) -> int:
+    """Train a classifier on the pictures in TF_FILES/data/<class>/...
+
+    Each folder below data/ is a class; folders within it belong to it. Where there is no data/, the class folders are
+    taken from TF_FILES itself. Pictures are only read. Beside them are written: bottlenecks.sqlite (features, computed
+    once a picture), model/ and reports/train.json.
+
+    \b
+      retrain train tf_files/
+      retrain train tf_files/ --groups folder          frames of one film scene stay together
+      retrain train tf_files/ --folds 5                every picture is tested once
+    """
+    from retrain.pipeline import train as run
+
+    split, head = from_options(SplitSettings, options), from_options(HeadSettings, options)
+    result = run(tf_files, split, head, backbone, model=model, progress=Console())
+    for line in summary(result):
+        click.echo(printable(line))
+    return Exit.SKIPPED if result.skipped else Exit.OK
+
+
+def summary(result: "Result") -> list[str]:
+    """Return the lines that end a training run."""
+    low, high = result.accuracy.interval
+    lines = [
+        f"skipped {item.path}: {item.reason}{f' ({item.detail})' if item.detail else ''}" for item in result.skipped[:_SHOWN]
+    ]
+    if len(result.skipped) > _SHOWN:
+        lines.append(f"skipped {len(result.skipped) - _SHOWN} more, all listed in reports/train.json")
+    names = ", ".join(result.labels[:_SHOWN]) + (", ..." if len(result.labels) > _SHOWN else "")
+    where = "" if result.model == DEFAULT_MODEL else f" --model {result.model}"
+    return [
+        *lines,
+        f"classes:       {len(result.labels)} ({names})",
+        f"pictures:      {result.used} used, {len(result.skipped)} skipped",
+        f"bottlenecks:   {result.computed} computed, {result.cached} from the cache",
+        f"test accuracy: {percent(result.accuracy.value)} (95 % interval {percent(low)} to {percent(high)};"
+        f" {result.accuracy.correct} of {result.accuracy.count} pictures, {result.judged_on})",
+        f"model:         {result.model}",
+        f"next:          retrain label IMAGE{where}",
+        f"               retrain classify FOLDER OUT{where}",
+    ]

@@ -1,0 +1,12 @@
+"""A folder of class folders -> labelled examples, what belongs together, and the split.
+
+read        walk the folders: labels, sources, groups, and what cannot be an example
+duplicates  near-duplicates, found among the features
+split       training, validation and test parts, or folds, from content hashes
+"""
+
+from retrain.dataset.duplicates import near_duplicates
+from retrain.dataset.read import Example, Listing, Skipped, read
+from retrain.dataset.split import PARTS, Item, Split, SplitError, divide
+
+__all__ = ["PARTS", "Example", "Item", "Listing", "Skipped", "Split", "SplitError", "divide", "near_duplicates", "read"]

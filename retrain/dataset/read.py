@@ -1,0 +1,157 @@
+"""Walk a folder of class folders. No picture is opened here."""
+
+import os
+import re
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from retrain.errors import BadImage, NothingUsable, UsageError, did_you_mean
+from retrain.images import find, is_ignored
+from retrain.storage import Layout, is_own
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One picture file that has a label.
+
+    `source` is the folder name below the class that recurs below other classes (frames, fanart), else empty; `group`
+    names pictures that must stay on one side of the split, empty for a picture on its own; `part` is set for pictures
+    from a validation or test folder of their own.
+    """
+
+    path: str
+    label: str
+    source: str = ""
+    group: str = ""
+    part: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A path that was not used, and why: `reason` is a key of `images.REASONS`, `detail` a few words or empty."""
+
+    path: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies below a data folder: examples sorted by path within their class, and paths that cannot be examples."""
+
+    root: Path
+    labels: tuple[str, ...]
+    examples: tuple[Example, ...]
+    skipped: tuple[Skipped, ...]
+
+
+def read(
+    layout: Layout, groups: str | None = None, validation_dir: Path | None = None, test_dir: Path | None = None
+) -> Listing:
+    """List the examples of a working folder, and of the folders set apart for validation and test.
+
+    A label is the exact name of a class folder. Folders that we write, and folders and files that start with a dot,
+    are no classes. Links to folders are followed unless they lead back.
+
+    Raises UsageError for a path that is missing or no folder, or groups that match nothing; NothingUsable where there
+    are no class folders.
+    """
+    _must_be_folder(layout.root, "the folder to train on")
+    listing = _read_classes(layout.data)
+    if not listing.labels:
+        raise NothingUsable(
+            f"{layout.data} has no class folders; put pictures into {layout.root / 'data'}/<class>/, one folder a class"
+        )
+    examples = _with_groups(_with_sources(list(listing.examples), layout.data), layout.data, groups)
+    skipped = list(listing.skipped)
+    for part, folder in (("validation", validation_dir), ("test", test_dir)):
+        if folder is None:
+            continue
+        _must_be_folder(folder, f"--{part}-dir")
+        other = _read_classes(folder)
+        if not set(other.labels) & set(listing.labels):
+            raise UsageError(
+                f"--{part}-dir {folder} has none of the class folders of {layout.data}; it needs the same names"
+            )
+        skipped += other.skipped
+        for example in _with_sources(list(other.examples), folder):
+            if example.label in listing.labels:
+                examples.append(replace(example, part=part))
+            else:
+                skipped.append(Skipped(example.path, "left-out", f"class '{example.label}' is not in {layout.data}"))
+    return Listing(layout.data, listing.labels, tuple(examples), tuple(skipped))
+
+
+def _must_be_folder(path: Path, what: str) -> None:
+    if not path.exists():
+        siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise UsageError(f"{what}, {path}, does not exist{did_you_mean(path.name, siblings) or '; check the path'}")
+    if not path.is_dir():
+        raise UsageError(f"{what}, {path}, is a file; give a folder that holds one folder a class")
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise UsageError(f"{what}, {path}, cannot be read: permission denied; fix its permissions")
+
+
+def _class_folders(root: Path) -> Iterator[Path]:
+    for name in sorted(os.listdir(root), key=os.fsencode):
+        folder = root / name
+        try:
+            is_class = not is_ignored(name) and stat.S_ISDIR(folder.stat().st_mode) and not is_own(folder)
+        except OSError:
+            continue  # a dangling link or the like directly in data/, where loose files are no inputs either
+        if is_class:
+            yield folder
+
+
+def _read_classes(root: Path) -> Listing:
+    labels, examples, skipped = [], [], []
+    for folder in _class_folders(root):
+        labels.append(folder.name)
+        for path, problem in find(folder):
+            if problem is None:
+                examples.append(Example(str(path), folder.name))
+            else:
+                skipped.append(_skip(path, problem))
+    return Listing(root, tuple(labels), tuple(examples), tuple(skipped))
+
+
+def _skip(path: Path, problem: BadImage) -> Skipped:
+    return Skipped(str(path), problem.reason, problem.detail)
+
+
+def _with_sources(examples: list[Example], root: Path) -> list[Example]:
+    """Set `source` where the first folder below the class goes by a name that other classes have too."""
+    classes_with: dict[str, set[str]] = defaultdict(set)
+    below = []
+    for example in examples:
+        parts = Path(example.path).relative_to(root).parts
+        below.append(parts[1] if len(parts) > 2 else "")
+        classes_with[below[-1]].add(example.label)
+    return [
+        replace(example, source=name) if name and len(classes_with[name]) > 1 else example
+        for example, name in zip(examples, below, strict=True)
+    ]
+
+
+def _with_groups(examples: list[Example], root: Path, groups: str | None) -> list[Example]:
+    if groups is None:
+        return examples
+    pattern = None if groups == "folder" else re.compile(groups)
+    named = [replace(example, group=_group(Path(example.path).relative_to(root), pattern)) for example in examples]
+    sizes = Counter(example.group for example in named if example.group)
+    if examples and not sizes:
+        what = "no picture lies in a folder below its class folder" if pattern is None else "the expression matches no path"
+        hint = "" if pattern is None else did_you_mean(groups, ["folder"])
+        raise UsageError(f"--groups '{groups}' finds no groups: {what}{hint or '; check it against the paths'}")
+    return named
+
+
+def _group(path: Path, pattern: re.Pattern[str] | None) -> str:
+    """Name the group of a path that is relative to the data folder; empty: on its own."""
+    if pattern is None:
+        return path.parent.as_posix() if len(path.parts) > 2 else ""
+    match = pattern.search(path.as_posix())
+    return "" if match is None else (match.group(1) if pattern.groups else match.group(0)) or ""

@@ -1,0 +1,40 @@
+"""Start TensorFlow, always in the same way, and choose the number format for the device that it finds."""
+
+import logging
+import os
+from typing import Any
+
+from retrain.quiet import native_chatter_dropped
+
+
+def start() -> Any:
+    """Import TensorFlow and Keras quietly, let GPUs take memory as they need it; return the module."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    with native_chatter_dropped():
+        import keras  # noqa: F401  imports TensorFlow in an order that both like
+        import tensorflow as tf
+
+        for gpu in tf.config.list_physical_devices("GPU"):
+            try:
+                tf.config.experimental.set_memory_growth(gpu, True)
+            except RuntimeError:  # TensorFlow already runs in this process, as it was set up then
+                break
+    for name in ("tensorflow", "absl"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return tf
+
+
+def precision(asked: str) -> str:
+    """Return the Keras dtype policy to train in: the one asked for, or what `auto` stands for on this machine.
+
+    `auto` is mixed_float16 where every GPU has compute capability 7.0 or more (below that, float16 is slower), else
+    float32.
+    """
+    if asked != "auto":
+        return asked
+    tf = start()
+    gpus = tf.config.list_physical_devices("GPU")
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    capable = gpus and all(detail.get("compute_capability", (0, 0)) >= (7, 0) for detail in details)
+    return "mixed_float16" if capable else "float32"

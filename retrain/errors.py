@@ -1,0 +1,91 @@
+"""Everything that can go wrong for a user, and the exit code that each mistake ends with.
+
+    RetrainError
+    ├── UsageError            2   an option, a path or a combination of them that cannot work
+    ├── NothingUsable         4   no classes, a single class, no picture that could be read
+    ├── ModelRefused          5   a model folder that is absent, incomplete, changed or not ours
+    └── EnvironmentProblem    6   disk full, no permission, a lock held by another run, a package that is missing
+
+    BadImage                      one picture that cannot be used; caught where pictures are read, counted and reported,
+                                  never the end of a run
+
+Each message is one line that says what, where and what to do next. The command line prints it to stderr without a
+traceback and ends with `exit_code`; from Python these are ordinary exceptions.
+"""
+
+import difflib
+from collections.abc import Iterable
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """The exit codes of every command; `docs/commands.md` has the same table."""
+
+    OK = 0  # every input was used
+    CHECK_FAILED = 1  # a check that was asked for failed
+    USAGE = 2
+    SKIPPED = 3  # finished, but some inputs were skipped
+    NOTHING_USABLE = 4
+    MODEL_REFUSED = 5
+    ENVIRONMENT = 6
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class RetrainError(Exception):
+    """Base of all errors that are shown to the user as one line."""
+
+    exit_code = Exit.CHECK_FAILED
+
+
+class UsageError(RetrainError):
+    """An option, a path or a combination of them that cannot work."""
+
+    exit_code = Exit.USAGE
+
+
+class NothingUsable(RetrainError):
+    """The input was read and holds nothing to work on."""
+
+    exit_code = Exit.NOTHING_USABLE
+
+
+class ModelRefused(RetrainError):
+    """The model folder is absent, incomplete, changed or not one of ours."""
+
+    exit_code = Exit.MODEL_REFUSED
+
+
+class EnvironmentProblem(RetrainError):
+    """The machine stands in the way: disk, permissions, locks, a package that is not installed."""
+
+    exit_code = Exit.ENVIRONMENT
+
+
+class BadImage(Exception):
+    """One picture cannot be used.
+
+    `reason` is a stable identifier for reports and scripts (`images.REASONS` lists them); `detail` is a few words for
+    people and may be empty.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type["BadImage"], tuple[str, str]]:
+        return (type(self), (self.reason, self.detail))
+
+
+def did_you_mean(received: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` for the known name nearest to `received`, or an empty string."""
+    lowered = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(received.lower(), lowered, n=1, cutoff=0.5)
+    return f"; did you mean '{lowered[close[0]]}'?" if close else ""
+
+
+def from_os_error(error: OSError, what: str) -> EnvironmentProblem:
+    """Put an operating system's refusal into one line: `what` was being done, the path, the cause."""
+    where = f" {error.filename}" if error.filename else ""
+    return EnvironmentProblem(f"cannot {what}{where}: {error.strerror or error}; free space or fix permissions, then rerun")

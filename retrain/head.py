@@ -1,0 +1,228 @@
+"""The softmax head: multinomial logistic regression on standardised features, trained with Keras.
+
+How strong the L2 penalty should be is found by training many heads at once: the same batch of features goes through
+one dense layer that holds all of them side by side, each with its own strength and, where wanted, its own choice of
+training pictures. No head sees another's gradient, so the result is as if each were trained alone, for little more
+than the price of one.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retrain.devices import precision, start
+from retrain.errors import EnvironmentProblem
+from retrain.settings import HeadSettings
+
+if TYPE_CHECKING:
+    import keras
+
+STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)  # of the L2 penalty: what the sweep tries
+_UNCHOSEN = 1e-2
+_LEAST_STEPS, _MOST_STEPS, _PASSES = 500, 5000, 40
+_STEPS_AT_ONCE = 250  # a graph cannot be interrupted while it runs
+_FEW_PICTURES = 300  # with fewer to validate on, one part is too small to choose by
+_INNER_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear classifier of features: `kernel` float32 (feature_size, classes), `bias` float32 (classes,).
+
+    Standardisation is folded into both, so they act on features as the backbone gives them.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """Return float32 (n, classes) for features of shape (n, feature_size)."""
+        return features @ self.kernel + self.bias
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What the search for the strength of the L2 penalty found: a row a strength, measured on pictures not learnt from."""
+
+    l2: float
+    strengths: tuple[float, ...]
+    log_losses: tuple[float, ...]
+    accuracies: tuple[float, ...]
+    validated_on: int
+    how: str
+
+
+def fit(features: np.ndarray, labels: np.ndarray, classes: int, l2: float, settings: HeadSettings) -> Head:
+    """Train one head on all rows.
+
+    `features`: float32 (n, feature_size); `labels`: int64 (n,), values 0 to classes - 1; `l2`: the loss is the mean
+    cross-entropy plus l2 times the sum of squared weights, on standardised features.
+
+    Raises EnvironmentProblem where training ends in values that are not finite.
+    """
+    everything = np.ones((1, len(labels)), bool)
+    return _train_many(features, labels, classes, everything, (l2,), settings)[0][0]
+
+
+def choose_l2(
+    features: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    validation: np.ndarray,
+    units: np.ndarray,
+    settings: HeadSettings,
+) -> Sweep:
+    """Find the strength of the L2 penalty that predicts best pictures that were not learnt from, by log loss.
+
+    `features`, `labels`: training and validation pictures together; `validation`: bool (n,), which are which; `units`:
+    int64 (n,), rows of one unit stay together. With few validation pictures every picture is validated on once, in
+    folds, since a choice by a handful of pictures is a matter of luck.
+    """
+    if len(set(units.tolist())) < 2:
+        return Sweep(_UNCHOSEN, (), (), (), 0, "too few pictures to choose by")
+    if int(validation.sum()) >= _FEW_PICTURES:
+        held_out, how = validation[np.newaxis], "validation part"
+    else:
+        folds = _folds(labels, units)
+        held_out = np.stack([folds == fold for fold in range(_INNER_FOLDS) if (folds == fold).any()])
+        how = f"{len(held_out)} folds of training and validation part"
+    heads = _train_many(features, labels, classes, ~held_out, STRENGTHS, settings)
+    losses, hits = np.zeros(len(STRENGTHS)), np.zeros(len(STRENGTHS))
+    for rows, of_fold in zip(held_out, heads, strict=True):
+        for number, head in enumerate(of_fold):
+            logits = head.logits(features[rows])
+            losses[number] += _log_losses(logits, labels[rows]).sum()
+            hits[number] += (logits.argmax(axis=1) == labels[rows]).sum()
+    total = int(held_out.sum())
+    best = STRENGTHS[int(losses.argmin())]
+    return Sweep(best, STRENGTHS, tuple(losses / total), tuple(hits / total), total, how)
+
+
+def _folds(labels: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """Spread units over folds, each class evenly and all classes together as well: int64 (n,)."""
+    folds = np.empty(len(labels), np.int64)
+    fold_of: dict[int, int] = {}
+    of_class = np.zeros((int(labels.max()) + 1, _INNER_FOLDS), np.int64)
+    for row, (label, unit) in enumerate(zip(labels, units, strict=True)):
+        if unit not in fold_of:
+            fold_of[unit] = min(range(_INNER_FOLDS), key=lambda fold: (of_class[label, fold], of_class[:, fold].sum(), fold))
+        folds[row] = fold_of[unit]
+        of_class[label, folds[row]] += 1
+    return folds
+
+
+def _log_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]
+
+
+def step_count(rows: int, settings: HeadSettings) -> int:
+    """Return the number of training steps for so many pictures."""
+    return settings.steps or min(max(_UNCHOSEN = 1e-2
+_LEAST_STEPS, math.ceil(_PASSES * rows / settings.batch_size)), _MOST_STEPS)
+
+
+def _train_many(
+    features: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    masks: np.ndarray,
+    strengths: tuple[float, ...],
+    settings: HeadSettings,
+) -> list[list[Head]]:
+    """Train a head for each choice of rows (`masks`: bool (choices, n)) and each strength; returns [choice][strength]."""
+    tf = start()
+    from keras import layers
+
+    mean, scale = _standardisation(features, np.asarray(masks.any(axis=0)))
+    heads = len(masks) * len(strengths)
+    bank = layers.Dense(heads * classes, kernel_initializer="zeros", dtype=precision(settings.precision), name="heads")
+    bank.build((None, features.shape[1]))
+    _descend(tf, bank, (features - mean) / scale, labels, classes, masks, strengths, settings)
+    kernels, biases = (np.asarray(tensor, np.float64) for tensor in bank.get_weights())
+    if not (np.isfinite(kernels).all() and np.isfinite(biases).all()):
+        raise EnvironmentProblem(
+            f"training gave values that are not finite at learning rate {settings.learning_rate};"
+            " try a lower --learning-rate or --precision float32"
+        )
+    kernels = kernels.reshape(-1, len(masks), len(strengths), classes) / scale[:, None, None, None]
+    biases = biases.reshape(len(masks), len(strengths), classes) - np.einsum("d,dmsc->msc", mean, kernels)
+    return [
+        [
+            Head(kernels[:, choice, strength].astype(np.float32), biases[choice, strength].astype(np.float32))
+            for strength in range(len(strengths))
+        ]
+        for choice in range(len(masks))
+    ]
+
+
+def _standardisation(features: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each feature, float32; a feature that never varies keeps its scale."""
+    mean = features[rows].mean(axis=0, dtype=np.float64)
+    scale = features[rows].std(axis=0, dtype=np.float64)
+    scale[scale < 1e-6] = 1.0
+    return mean.astype(np.float32), scale.astype(np.float32)
+
+
+def _descend(
+    tf: Any,
+    bank: "keras.layers.Dense",
+    inputs: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    masks: np.ndarray,
+    strengths: tuple[float, ...],
+    settings: HeadSettings,
+) -> None:
+    """Adam on mini-batches, the learning rate falling along a cosine; the loop is one graph."""
+    import keras
+
+    rows, steps = len(labels), step_count(len(labels), settings)
+    batch = min(settings.batch_size, rows)
+    order = tf.constant(_batches(rows, steps, batch, settings.seed))
+    x, y = tf.constant(inputs), tf.one_hot(labels, classes)
+    weights = tf.constant(_example_weights(labels, classes, masks, settings.class_weight))
+    penalties = tf.constant(np.tile(np.repeat(strengths, classes), len(masks)), tf.float32)
+    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps))
+    if bank.dtype_policy.name == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    optimizer.build(bank.trainable_variables)
+
+    @tf.function
+    def descend(first: Any, last: Any) -> None:
+        for step in tf.range(first, last):
+            chosen = order[step]
+            with tf.GradientTape() as tape:
+                logits = tf.reshape(tf.cast(bank(tf.gather(x, chosen)), tf.float32), (batch, len(masks), -1, classes))
+                target = tf.gather(y, chosen)[:, tf.newaxis, tf.newaxis]
+                losses = tf.nn.softmax_cross_entropy_with_logits(tf.broadcast_to(target, tf.shape(logits)), logits)
+                data_loss = tf.reduce_sum(losses * tf.gather(weights, chosen)[:, :, tf.newaxis]) / batch
+                penalty = tf.reduce_sum(penalties * tf.square(tf.cast(bank.kernel, tf.float32)))
+                loss = optimizer.scale_loss(data_loss + penalty)
+            optimizer.apply(tape.gradient(loss, bank.trainable_variables), bank.trainable_variables)
+
+    for first in range(0, steps, _STEPS_AT_ONCE):
+        descend(tf.constant(first), tf.constant(min(first + _STEPS_AT_ONCE, steps)))
+
+
+def _batches(rows: int, steps: int, batch: int, seed: int) -> np.ndarray:
+    """Row numbers of each step, int32 (steps, batch): pass after pass over all rows, each in a new order."""
+    rng = np.random.default_rng(seed)
+    passes = -(-steps * batch // rows)
+    return (
+        np.concatenate([rng.permutation(rows) for _ in range(passes)])[: steps * batch]
+        .reshape(steps, batch)
+        .astype(np.int32)
+    )
+
+
+def _example_weights(labels: np.ndarray, classes: int, masks: np.ndarray, class_weight: str) -> np.ndarray:
+    """How much each picture counts for each choice of rows, float32 (n, choices); the mean over all n is 1."""
+    weights = masks.T.astype(np.float64)
+    if class_weight == "balanced":
+        for choice, mask in enumerate(masks):
+            counts = np.bincount(labels[mask], minlength=classes)
+            weights[:, choice] *= (1 / np.maximum(counts, 1))[labels]
+    return (weights / weights.mean(axis=0)).astype(np.float32)

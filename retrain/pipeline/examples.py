@@ -1,0 +1,66 @@
+"""Listing and features -> the examples that can be used."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from retrain.bottlenecks import Bottlenecks
+from retrain.dataset import Listing
+from retrain.errors import NothingUsable
+from retrain.pipeline.record import Record
+from retrain.progress import Progress
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The usable examples, row by row: what every stage after the features works on.
+
+    `features`: float32 (n, feature_size); `classes`: int64 (n,), indices into `labels`; `hashes`: sha256 in hex;
+    `fixed_parts`: the part of pictures from a validation or test folder, else empty.
+    """
+
+    labels: tuple[str, ...]
+    features: np.ndarray
+    classes: np.ndarray
+    hashes: tuple[str, ...]
+    paths: tuple[str, ...]
+    sources: tuple[str, ...]
+    groups: tuple[str, ...]
+    fixed_parts: tuple[str, ...]
+
+    def label_of(self, row: int) -> str:
+        """Return the label of a row."""
+        return self.labels[self.classes[row]]
+
+
+def usable(listing: Listing, found: Bottlenecks, record: Record, progress: Progress) -> Examples:
+    """Return the examples that have features and a class to learn; the others go to the record, with the reason.
+
+    Raises NothingUsable for fewer than two classes with pictures to learn from.
+    """
+    record.extracted(listing, found)
+    progress.note(f"bottlenecks: {record.computed} computed, {record.cached} from the cache")
+    kept = [listing.examples[row] for row in found.rows]
+    learnable = {example.label for example in kept if not example.part}
+    labels = tuple(label for label in listing.labels if label in learnable)
+    for label in listing.labels:
+        if label not in learnable:
+            progress.note(f"class '{label}' is left out: it has no usable picture")
+    if len(labels) < 2:
+        have = f"only one class with usable pictures, '{labels[0]}'" if labels else "no class with usable pictures"
+        raise NothingUsable(f"{listing.root} has {have}; at least two class folders with pictures are needed")
+    for example in kept:
+        if example.label not in learnable:
+            record.skip(example.path, "left-out", f"class '{example.label}' has no picture to learn from")
+    rows = [row for row, example in enumerate(kept) if example.label in learnable]
+    number = {label: index for index, label in enumerate(labels)}
+    return Examples(
+        labels=labels,
+        features=found.features[rows],
+        classes=np.array([number[kept[row].label] for row in rows], np.int64),
+        hashes=tuple(found.hashes[row] for row in rows),
+        paths=tuple(kept[row].path for row in rows),
+        sources=tuple(kept[row].source for row in rows),
+        groups=tuple(kept[row].group for row in rows),
+        fixed_parts=tuple(kept[row].part for row in rows),
+    )

@@ -1,0 +1,127 @@
+"""Split the examples, train the head, and measure it on pictures that it never saw."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrain import artifact, devices, head
+from retrain.dataset import Item, Split, SplitError, divide, near_duplicates
+from retrain.dataset.split import DEFAULT_FOLDS
+from retrain.errors import ModelRefused, NothingUsable
+from retrain.evaluate import Accuracy, accuracy
+from retrain.head import Head, Sweep
+from retrain.pipeline.examples import Examples
+from retrain.pipeline.record import Record
+from retrain.progress import Progress
+from retrain.settings import HeadSettings, SplitSettings, as_plain
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A head, the split it was judged on, and the figure: `judged_on` says in words what it was measured on."""
+
+    head: Head
+    parts: Split
+    sweep: Sweep
+    accuracy: Accuracy
+    judged_on: str
+    precision: str
+
+    def metrics(self) -> dict[str, Any]:
+        """Return the figures as JSON values, without anything that differs between equal runs."""
+        return {
+            "test_accuracy": self.accuracy.value,
+            "test_accuracy_interval": list(self.accuracy.interval),
+            "test_correct": self.accuracy.correct,
+            "test_count": self.accuracy.count,
+            "judged_on": self.judged_on,
+            "l2": self.sweep.l2,
+            "precision": self.precision,
+        }
+
+
+def divide_examples(examples: Examples, settings: SplitSettings, target: Path, record: Record, progress: Progress) -> Split:
+    """Split the examples, keeping what the model in `target` was split into; folds where a class is too small for parts."""
+    columns = (examples.hashes, examples.classes.tolist(), examples.groups, examples.fixed_parts)
+    items = [Item(*row) for row in zip(*columns, strict=True)]
+    pairs = near_duplicates(examples.features).tolist()
+    kept = _kept_split(target, settings)
+    try:
+        parts = divide(items, pairs, validation=settings.validation, test=settings.test, folds=settings.folds, kept=kept)
+    except SplitError as error:
+        for label, count in error.missing.items():
+            progress.note(
+                f"class '{examples.labels[label]}' is too small to keep pictures aside for a test:"
+                f" at least {count} more that {'is' if count == 1 else 'are'} not alike needed; judging by cross-validation"
+            )
+        loose = [item._replace(part="") for item in items]
+        folds = min(DEFAULT_FOLDS, len(items))
+        parts = divide(loose, pairs, folds=folds, kept=kept)
+    for row in parts.rows("left-out"):
+        record.skip(examples.paths[row], "left-out", "same or nearly the same as a picture of the test or validation folder")
+    record.divided(examples.labels, examples.classes, parts, len(pairs))
+    return parts
+
+
+def _kept_split(target: Path, settings: SplitSettings) -> dict[str, str]:
+    """Where the model that is about to be replaced had its pictures, if it was split by the same rules."""
+    try:
+        loaded = artifact.load(target)
+        same = loaded.manifest["split"]["settings"] == as_plain(settings, paths=False)
+        return {row.sha256: row.part for row in loaded.split()} if same else {}
+    except ModelRefused:
+        return {}
+
+
+def fit_and_judge(examples: Examples, parts: Split, settings: HeadSettings, record: Record, progress: Progress) -> Judged:
+    """Choose the L2 penalty, train the head, measure it.
+
+    With parts: chosen on validation, trained on training and validation pictures, judged on test pictures. With folds:
+    every choice made anew inside each fold, judged on all pictures, then trained on all.
+
+    Raises NothingUsable where there is no test picture at all.
+    """
+    precision = devices.precision(settings.precision)
+    progress.note(f"training the head ({precision})")
+    learn = np.arange(len(parts.parts)) if parts.folds else parts.rows("train", "validation")
+    judge = learn if parts.folds else parts.rows("test")
+    if not len(judge):
+        raise NothingUsable("the test folder has no usable picture of these classes; give another or leave out --test-dir")
+    if parts.folds:
+        predicted = _predict_in_folds(examples, parts, settings, progress)
+        judged_on = f"cross-validation, {parts.folds} folds"
+    with progress.bar("head", None) as advance:
+        sweep = _choose(examples, parts, learn, settings)
+        advance()
+        fitted = head.fit(examples.features[learn], examples.classes[learn], len(examples.labels), sweep.l2, settings)
+        advance()
+    if not parts.folds:
+        predicted = fitted.logits(examples.features[judge]).argmax(axis=1)
+        judged_on = "test folder" if "test" in examples.fixed_parts else "test part"
+    judged = Judged(fitted, parts, sweep, accuracy(predicted, examples.classes[judge]), judged_on, precision)
+    record.judged({**judged.metrics(), "sweep": asdict(sweep)})
+    return judged
+
+
+def _predict_in_folds(examples: Examples, parts: Split, settings: HeadSettings, progress: Progress) -> np.ndarray:
+    folds, predicted = parts.fold_numbers(), np.empty_like(examples.classes)
+    with progress.bar("folds", parts.folds) as advance:
+        for fold in range(parts.folds):
+            learn, judge = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+            if len(judge):
+                l2 = _choose(examples, parts, learn, settings).l2
+                fitted = head.fit(examples.features[learn], examples.classes[learn], len(examples.labels), l2, settings)
+                predicted[judge] = fitted.logits(examples.features[judge]).argmax(axis=1)
+            advance()
+    return predicted
+
+
+def _choose(examples: Examples, parts: Split, rows: np.ndarray, settings: HeadSettings) -> Sweep:
+    if settings.l2 is not None:
+        return Sweep(settings.l2, (), (), (), 0, "given")
+    numbers = {unit: number for number, unit in enumerate(dict.fromkeys(parts.units))}
+    units = np.array([numbers[parts.units[row]] for row in rows])
+    validation = np.array([parts.parts[row] == "validation" for row in rows])
+    return head.choose_l2(examples.features[rows], examples.classes[rows], len(examples.labels), validation, units, settings)

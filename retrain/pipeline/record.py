@@ -1,0 +1,142 @@
+"""The run record, `reports/train.json`: what went in, what came out, what it was made with. Written whatever happens."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import platform
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from retrain.backbones import Backbone
+from retrain.bottlenecks import Bottlenecks
+from retrain.dataset import Listing, Skipped, Split
+from retrain.errors import Exit, RetrainError
+from retrain.runner import cores
+from retrain.settings import HeadSettings, SplitSettings, as_plain
+from retrain.storage import Layout, own_folder, write_atomically
+
+_PACKAGES = ("retrain", "tensorflow", "keras", "ai-edge-litert", "pillow", "numpy", "safetensors")
+RECORD = "train.json"
+
+
+class Record:
+    """Gathers facts while a run goes on; as a context manager, writes them at its end, good or bad."""
+
+    def __init__(self, layout: Layout, backbone: Backbone, split: SplitSettings, head: HeadSettings) -> None:
+        self.split_settings, self._head, self._backbone, self._layout = split, head, backbone.name, layout
+        self.skipped: list[Skipped] = []
+        self.versions = {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
+        self.used = self.computed = self.cached = 0
+        self._facts: dict[str, Any] = {"status": "failed", "error": None, "exit_code": int(Exit.CHECK_FAILED)}
+        self._seconds: dict[str, float] = {}
+        self._started, self._clock = datetime.now(UTC), time.perf_counter()
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage of the run."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[name] = round(time.perf_counter() - began, 3)
+
+    def skip(self, path: str, reason: str, detail: str = "") -> None:
+        """Note a picture that was counted as used so far and turns out not to be."""
+        self.skipped.append(Skipped(path, reason, detail))
+        self.used -= 1
+
+    def extracted(self, listing: Listing, found: Bottlenecks) -> None:
+        """Note what was found and what could not be read."""
+        self.skipped += listing.skipped
+        self.skipped += [
+            Skipped(listing.examples[row].path, problem.reason, problem.detail)
+            for row, problem in sorted(found.problems.items())
+        ]
+        self.used, self.computed = len(found.rows), found.computed
+        self.cached = max(0, len(found.rows) - found.computed)
+        rows = sorted(
+            f"{listing.examples[row].label}\0{sha256}" for row, sha256 in zip(found.rows, found.hashes, strict=True)
+        )
+        self._facts["data"] = {
+            "folder": str(listing.root),
+            "sha256": hashlib.sha256("\n".join(rows).encode("utf-8", "surrogateescape")).hexdigest(),
+            "read_as": dict(Counter(note for notes in found.notes.values() for note in notes)),
+        }
+
+    def divided(self, labels: tuple[str, ...], classes: np.ndarray, parts: Split, pairs: int) -> None:
+        """Note the split: pictures of each class in each part."""
+        counts: dict[str, Counter[str]] = {label: Counter() for label in labels}
+        for index, part in zip(classes, parts.parts, strict=True):
+            counts[labels[index]][part] += 1
+        self._facts["split"] = {
+            "kind": f"{parts.folds} folds" if parts.folds else "parts",
+            "units": len(set(parts.units)),
+            "near_duplicate_pairs": pairs,
+            "classes": {label: dict(sorted(count.items())) for label, count in counts.items()},
+        }
+
+    def judged(self, figures: dict[str, Any]) -> None:
+        """Note what was measured."""
+        self._facts.update(figures)
+
+    def settings_for_model(self) -> dict[str, Any]:
+        """Return the settings without paths: the model must not depend on where things lay."""
+        return {"backbone": self._backbone, **as_plain(self.split_settings, paths=False), **as_plain(self._head)}
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record as JSON values."""
+        return {
+            "format": "retrain-train-record",
+            "version": 1,
+            **self._facts,
+            "settings": {"backbone": self._backbone, **as_plain(self.split_settings), **as_plain(self._head)},
+            "versions": self.versions,
+            "machine": {"system": platform.platform(), "cores": cores()},
+            "started": self._started.isoformat(timespec="seconds"),
+            "seconds": {**self._seconds, "total": round(time.perf_counter() - self._clock, 3)},
+            "peak_memory_mib": _peak_memory_mib(),
+            "counts": {"used": self.used, "skipped": len(self.skipped), "computed": self.computed, "cached": self.cached},
+            "skipped": [{"path": item.path, "reason": item.reason, "detail": item.detail} for item in self.skipped],
+        }
+
+    def __enter__(self) -> "Record":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self._facts.update(status="finished", exit_code=int(Exit.SKIPPED if self.skipped else Exit.OK))
+        else:
+            stopped = isinstance(error, KeyboardInterrupt)
+            code = error.exit_code if isinstance(error, RetrainError) else Exit.INTERRUPTED if stopped else Exit.CHECK_FAILED
+            words = str(error) or type(error).__name__
+            self._facts.update(status="interrupted" if stopped else "failed", error=words, exit_code=int(code))
+        if not self._layout.root.is_dir():
+            return
+        try:
+            text = json.dumps(self.as_json(), indent=1, ensure_ascii=True) + "\n"
+            write_atomically(own_folder(self._layout.reports) / RECORD, text.encode())
+        except (RetrainError, OSError):
+            if error is None:
+                raise
+            # The run failed already, most likely for the same reason; its error is the one to show.
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _peak_memory_mib() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (2**20 if sys.platform == "darwin" else 2**10)

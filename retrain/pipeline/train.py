@@ -1,0 +1,124 @@
+"""`train`, readable as the pipeline that it is."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrain import artifact, backbones, bottlenecks, views
+from retrain.backbones import Backbone
+from retrain.dataset import PARTS, Skipped, read
+from retrain.evaluate import Accuracy
+from retrain.pipeline.examples import Examples, usable
+from retrain.pipeline.judged import Judged, divide_examples, fit_and_judge
+from retrain.pipeline.record import Record
+from retrain.progress import SILENT, Progress
+from retrain.runner import Run, Runner, run_locally
+from retrain.settings import HeadSettings, SplitSettings, as_plain
+from retrain.storage import Layout, own_folder
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `train` did.
+
+    `accuracy`: on pictures that the judged heads never saw, `judged_on` says which. `computed`: features computed in
+    this run. `record`: what went into `reports/train.json`.
+    """
+
+    model: Path
+    labels: tuple[str, ...]
+    accuracy: Accuracy
+    judged_on: str
+    used: int
+    skipped: tuple[Skipped, ...]
+    computed: int
+    cached: int
+    record: dict[str, Any]
+
+
+def train(
+    tf_files: str | os.PathLike[str],
+    split: SplitSettings = SplitSettings(),
+    head: HeadSettings = HeadSettings(),
+    backbone: str | Backbone = backbones.DEFAULT,
+    *,
+    model: str | os.PathLike[str] | None = None,
+    run: Run = run_locally,
+    progress: Progress = SILENT,
+) -> Result:
+    """Train a classifier on `tf_files/data/<class>/...` and write it to `tf_files/model/`, or to `model`.
+
+    `run` spreads the work of computing features; `progress` hears how far it is. Pictures that cannot be used are left
+    out and listed in the result. A run record goes to `tf_files/reports/train.json`, also when the run fails.
+
+    Raises UsageError, NothingUsable and EnvironmentProblem, each with one line that says what to do next.
+    """
+    layout, chosen = Layout(Path(tf_files)), backbones.get(backbone) if isinstance(backbone, str) else backbone
+    target = layout.model if model is None else Path(model)
+    with Record(layout, chosen, split, head) as record:
+        with record.stage("listing"):
+            listing = read(layout, split.groups, split.validation_dir, split.test_dir)
+            own_folder(layout.reports), own_folder(target)
+        with record.stage("backbone"):
+            flatbuffer, weights = backbones.flatbuffer(chosen, progress), backbones.weights_hash(chosen)
+        with record.stage("bottlenecks"):
+            paths = [example.path for example in listing.examples]
+            with bottlenecks.Store(layout.bottlenecks, _space(chosen, weights), progress) as store:
+                found = bottlenecks.extract(
+                    paths,
+                    store,
+                    flatbuffer,
+                    views.DEFAULT_VIEW,
+                    chosen.image_size,
+                    chosen.feature_size,
+                    run=run,
+                    progress=progress,
+                )
+            examples = usable(listing, found, record, progress)
+        with record.stage("split"):
+            parts = divide_examples(examples, split, target, record, progress)
+        with record.stage("head"):
+            judged = fit_and_judge(examples, parts, head, record, progress)
+        with record.stage("save"):
+            member = _member(chosen, weights, flatbuffer, judged)
+            _save(target, member, examples, judged, record)
+    return Result(
+        target, examples.labels, judged.accuracy, judged.judged_on, record.used, tuple(record.skipped), found.computed,
+        record.cached, record.as_json(),
+    )  # fmt: skip
+
+
+def _space(backbone: Backbone, weights: str) -> bottlenecks.Space:
+    preprocessing = views.preprocessing_id(views.DEFAULT_VIEW, backbone.image_size)
+    return bottlenecks.Space(backbone.name, weights, preprocessing, Runner.engine)
+
+
+def _member(backbone: Backbone, weights: str, flatbuffer: bytes, judged: Judged) -> artifact.Member:
+    preprocessing = views.preprocessing_id(views.DEFAULT_VIEW, backbone.image_size)
+    return artifact.Member(
+        backbone.name, weights, views.DEFAULT_VIEW, preprocessing, backbone.image_size, flatbuffer,
+        judged.head.kernel, judged.head.bias,
+    )  # fmt: skip
+
+
+def _save(target: Path, member: artifact.Member, examples: Examples, judged: Judged, record: Record) -> None:
+    parts = judged.parts
+    learnt = np.arange(len(parts.parts)) if parts.folds else parts.rows("train", "validation")
+    rows = learnt[artifact.reference_sample([examples.hashes[row] for row in learnt])]
+    reference = artifact.Reference(
+        examples.features[rows].astype(np.float16),
+        np.array([list(bytes.fromhex(examples.hashes[row])) for row in rows], np.uint8),
+        examples.classes[rows].astype(np.int32),
+    )
+    placed = [
+        artifact.Placed(examples.hashes[row], examples.label_of(row), parts.units[row], examples.sources[row], part)
+        for row, part in enumerate(parts.parts)
+        if part in PARTS or parts.folds
+    ]
+    model = artifact.Artifact(
+        examples.labels, (member,), {"none": 1.0}, record.settings_for_model(), record.versions, judged.metrics()
+    )
+    artifact.save(target, model, reference, placed, as_plain(record.split_settings, paths=False))

@@ -1,0 +1,104 @@
+"""Every option, once: its default, its meaning and its limits.
+
+The command line takes option names, help and defaults from these fields, the documentation is generated from the
+command line, and the model folder and the run record store the values.
+"""
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from retrain.errors import UsageError, did_you_mean
+
+PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
+CLASS_WEIGHTS = ("none", "balanced")
+SCORE_DECIMALS = 5
+
+
+def _setting(
+    default: Any, help: str, *, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()
+) -> Any:
+    return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
+
+
+class Checked:
+    """Base of the settings classes: refuses a value outside the limits that its field states."""
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, item.name)
+            option = "--" + item.name.replace("_", "-")
+            if value is None:
+                continue
+            choices, low, high = (item.metadata[key] for key in ("choices", "low", "high"))
+            if choices and value not in choices:
+                hint = did_you_mean(str(value), choices) or "; one of " + ", ".join(choices)
+                raise UsageError(f"{option} '{value}' is not known{hint}")
+            if (low is not None and not value >= low) or (high is not None and not value <= high):
+                raise UsageError(f"{option} {value} is out of range; it goes from {low} to {high}")
+
+
+@dataclass(frozen=True)
+class SplitSettings(Checked):
+    """How pictures are divided into those to learn from, to choose by and to judge by."""
+
+    validation: int = _setting(10, "Percent of the pictures to choose settings by.", low=1, high=45)
+    test: int = _setting(20, "Percent of the pictures to judge the model by; it never learns from them.", low=1, high=45)
+    validation_dir: Path | None = _setting(None, "Folder of class folders to validate on, in place of a percentage.")
+    test_dir: Path | None = _setting(None, "Folder of class folders to test on, in place of a percentage.")
+    groups: str | None = _setting(
+        None,
+        "Keep pictures that belong together on one side of the split: 'folder' (pictures of one folder below the class"
+        " folder), or a regular expression on the path (pictures with the same match or first group).",
+    )
+    folds: int = _setting(
+        0,
+        "Judge by cross-validation with so many folds, all pictures being tested once; 0: by the test part.",
+        low=0,
+        high=100,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.folds == 1:
+            raise UsageError("--folds 1 leaves nothing to learn from; use 0 (off) or at least 2")
+        if self.folds and (self.test_dir or self.validation_dir):
+            raise UsageError("--folds cannot be combined with --test-dir or --validation-dir; drop one of them")
+        if self.groups and self.groups != "folder":
+            try:
+                re.compile(self.groups)
+            except re.error as error:
+                raise UsageError(f"--groups '{self.groups}' is no regular expression: {error}; or use 'folder'") from None
+
+
+@dataclass(frozen=True)
+class HeadSettings(Checked):
+    """How the softmax head is trained."""
+
+    steps: int = _setting(
+        0, "Training steps; 0: enough for 40 passes over the pictures, but at least 500 and at most 5000.", low=0, high=10**7
+    )
+    learning_rate: float = _setting(0.01, "Highest learning rate; it falls to zero along a cosine.", low=1e-7, high=10.0)
+    batch_size: int = _setting(128, "Pictures a step.", low=1, high=10**6)
+    l2: float | None = _setting(
+        None, "Strength of the L2 penalty; by default the best of a sweep, chosen on validation pictures.", low=0.0, high=1e4
+    )
+    class_weight: str = _setting(
+        "none", "'balanced': pictures of rare classes count more, so that each class counts the same.", choices=CLASS_WEIGHTS
+    )
+    seed: int = _setting(0, "Seed of the order in which pictures are learnt from.", low=0, high=2**31 - 1)
+    precision: str = _setting(
+        "auto",
+        "Number format of training: auto (mixed_float16 on a GPU that is good at it, else float32), or one by name.",
+        choices=PRECISIONS,
+    )
+
+
+def as_plain(settings: Any, paths: bool = True) -> dict[str, Any]:
+    """Return a settings object as JSON values; with `paths` off, True in place of each path."""
+    return {
+        name: (str(value) if paths else True) if isinstance(value, Path) else value
+        for name, value in dataclasses.asdict(settings).items()
+    }

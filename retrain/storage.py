@@ -1,0 +1,162 @@
+"""What lies where, and how it gets there whole: names of files and folders, atomic writes, locks.
+
+tf_files/
+  data/<class>/...        the pictures: only read
+  bottlenecks.sqlite      features, computed once a picture
+  model/                  the model folder
+  reports/                run records and reports
+"""
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrain.errors import EnvironmentProblem, UsageError, from_os_error
+
+DEFAULT_TF_FILES = Path("tf_files")
+DEFAULT_MODEL = DEFAULT_TF_FILES / "model"
+# Lies in every folder that we create beside pictures, so that a later run can tell it from a class folder.
+SENTINEL = ".retrain"
+LOCK_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths of one working folder (`tf_files/`)."""
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        """The folder of class folders: `data/` where there is one, else the working folder itself."""
+        return self.root / "data" if (self.root / "data").is_dir() else self.root
+
+    @property
+    def bottlenecks(self) -> Path:
+        """The feature cache."""
+        return self.root / "bottlenecks.sqlite"
+
+    @property
+    def model(self) -> Path:
+        """The model folder."""
+        return self.root / "model"
+
+    @property
+    def reports(self) -> Path:
+        """Run records and reports."""
+        return self.root / "reports"
+
+
+def own_folder(folder: Path) -> Path:
+    """Create a folder for our output, marked as ours, and return it.
+
+    Raises UsageError where a folder of that name holds something else, EnvironmentProblem where it cannot be made.
+    """
+    try:
+        if folder.is_dir() and not (folder / SENTINEL).exists() and any(folder.iterdir()):
+            raise UsageError(
+                f"{folder} exists and was not made by retrain; move it away, or class folders into {folder.parent}/data"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / SENTINEL).exists():
+            write_atomically(folder / SENTINEL, b"written by retrain\n")
+    except FileExistsError:
+        raise UsageError(f"{folder} is a file, but a folder of that name is needed; move it away") from None
+    except OSError as error:
+        raise from_os_error(error, "write to") from None
+    if not os.access(folder, os.W_OK):
+        raise EnvironmentProblem(f"cannot write to {folder}: permission denied; fix permissions, then rerun")
+    return folder
+
+
+def is_own(folder: Path) -> bool:
+    """True for a folder that we made: no class folder, whatever it is called."""
+    return (folder / SENTINEL).exists()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that after a kill or a full disk there is the old one or the new one, never a part.
+
+    Raises EnvironmentProblem, naming the path.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if error.filename is None or Path(error.filename) == temporary:
+            error.filename = str(path)
+        raise from_os_error(error, "write") from None
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder survive a power cut, where the system can."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot
+            raise
+    finally:
+        os.close(handle)
+
+
+def user_cache() -> Path:
+    """Return the user's cache folder for things worth keeping between runs, made if need be.
+
+    `$RETRAIN_CACHE_DIR`, else the system's usual place; a folder below the temporary one where neither can be written.
+    """
+    import platformdirs
+
+    chosen = os.environ.get("RETRAIN_CACHE_DIR")
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    shared = Path(tempfile.gettempdir()) / f"retrain-{user}"
+    candidates = [Path(chosen) if chosen else platformdirs.user_cache_path("retrain"), shared]
+    for folder in candidates:
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not (folder / "CACHEDIR.TAG").exists():
+                write_atomically(
+                    folder / "CACHEDIR.TAG",
+                    b"Signature: 8a477f597d28d172789f06886806bc55\n# retrain: may be deleted; it is made again\n",
+                )
+            # Below the temporary folder anyone can have made it first; what is loaded from it must be ours.
+            if os.access(folder, os.W_OK) and (folder != shared or folder.stat().st_uid == user):
+                return folder
+        except (OSError, EnvironmentProblem):
+            continue
+    raise EnvironmentProblem(f"no cache folder can be written, tried {candidates[0]}; set RETRAIN_CACHE_DIR to one that can")
+
+
+@contextlib.contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file `path` while a block runs; `what` says in the message what another run is doing.
+
+    Raises EnvironmentProblem, with the holder's process number, after LOCK_SECONDS.
+    """
+    import filelock
+
+    holder = path.with_suffix(".pid")
+    try:
+        with filelock.FileLock(path, timeout=LOCK_SECONDS, mode=0o666):
+            holder.write_text(str(os.getpid()))
+            yield
+            holder.unlink(missing_ok=True)
+    except filelock.Timeout:
+        number = holder.read_text() if holder.exists() else "unknown"
+        raise EnvironmentProblem(
+            f"another run (process {number}) holds {path} for {what}; wait for it or end it, then rerun"
+        ) from None
