@@ -120,8 +120,7 @@ def _log_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def step_count(rows: int, settings: HeadSettings) -> int:
     """Return the number of training steps for so many pictures."""
-    return settings.steps or min(max(_UNCHOSEN = 1e-2
-_LEAST_STEPS, math.ceil(_PASSES * rows / settings.batch_size)), _MOST_STEPS)
+    return settings.steps or min(max(_LEAST_STEPS, math.ceil(_PASSES * rows / settings.batch_size)), _MOST_STEPS)
 
 
 def _train_many(
