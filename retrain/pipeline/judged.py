@@ -46,7 +46,7 @@ def divide_examples(examples: Examples, settings: SplitSettings, target: Path, r
     """Split the examples, keeping what the model in `target` was split into; folds where a class is too small for parts."""
     columns = (examples.hashes, examples.classes.tolist(), examples.groups, examples.fixed_parts)
     items = [Item(*row) for row in zip(*columns, strict=True)]
-    pairs = near_duplicates(examples.features).tolist()
+    pairs = near_duplicates(examples.features, examples.classes).tolist()
     kept = _kept_split(target, settings)
     try:
         parts = divide(items, pairs, validation=settings.validation, test=settings.test, folds=settings.folds, kept=kept)

@@ -1,0 +1,114 @@
+"""The whole line, end to end, on a tiny backbone."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from retrain import HeadSettings, SplitSettings, load
+from retrain.backbones import Backbone
+from retrain.errors import NothingUsable
+from retrain.pipeline import train
+from tests.drawing import draw
+
+
+def test_a_folder_of_pictures_becomes_a_model_that_labels_them(tf_files: Path, tiny: Backbone) -> None:
+    result = train(tf_files, backbone=tiny)
+    assert result.labels == ("blue", "green", "red")
+    assert result.accuracy.value > 0.8
+    model = load(tf_files / "model")
+    unseen = draw(tf_files / "unseen.png", (200, 50, 40), seed=77)
+    assert model.label(unseen)[0].label == "red"
+
+
+def test_a_second_run_computes_nothing_and_a_third_only_what_is_new(tf_files: Path, tiny: Backbone) -> None:
+    assert train(tf_files, backbone=tiny).computed == 36
+    second = train(tf_files, backbone=tiny)
+    assert (second.computed, second.cached) == (0, 36)
+    for index in range(10):
+        draw(tf_files / "data" / "red" / f"new{index}.png", (200, 50, 40), seed=9000 + index)
+    third = train(tf_files, backbone=tiny)
+    assert (third.computed, third.cached) == (10, 36)
+
+
+def test_same_data_settings_and_seed_give_the_same_model_bytes(tf_files: Path, tiny: Backbone, tmp_path: Path) -> None:
+    copy = tmp_path / "elsewhere" / "tf_files"
+    shutil.copytree(tf_files, copy)
+    train(tf_files, backbone=tiny)
+    train(copy, backbone=tiny)
+    first = {path.name: path.read_bytes() for path in (tf_files / "model").iterdir()}
+    second = {path.name: path.read_bytes() for path in (copy / "model").iterdir()}
+    assert first == second
+    train(tf_files, head=HeadSettings(seed=1), backbone=tiny)
+    assert (tf_files / "model" / "manifest.json").read_bytes() != second["manifest.json"]
+
+
+def test_bad_pictures_are_named_and_the_run_goes_on(tf_files: Path, tiny: Backbone) -> None:
+    (tf_files / "data" / "red" / "empty.jpg").touch()
+    (tf_files / "data" / "red" / "page.jpg").write_text("<!doctype html><p>not found")
+    whole = (tf_files / "data" / "red" / "red000.png").read_bytes()
+    (tf_files / "data" / "red" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    result = train(tf_files, backbone=tiny)
+    assert {(Path(item.path).name, item.reason) for item in result.skipped} == {
+        ("empty.jpg", "empty"),
+        ("page.jpg", "not-an-image"),
+        ("cut.png", "truncated"),
+    }
+    record = json.loads((tf_files / "reports" / "train.json").read_text())
+    assert record["counts"] == {"used": 36, "skipped": 3, "computed": 36, "cached": 0}
+    assert len(record["skipped"]) == 3 and record["exit_code"] == 3
+    again = train(tf_files, backbone=tiny)
+    assert {item.reason for item in again.skipped} == {"empty", "not-an-image", "truncated"}
+
+
+def test_the_run_record_says_what_was_done(trained: Path) -> None:
+    record = json.loads((trained / "reports" / "train.json").read_text())
+    assert record["status"] == "finished" and record["error"] is None
+    assert 0 <= record["test_accuracy_interval"][0] <= record["test_accuracy"] <= record["test_accuracy_interval"][1] <= 1
+    assert set(record["seconds"]) == {"listing", "backbone", "bottlenecks", "split", "head", "save", "total"}
+    assert record["settings"]["backbone"] == "tiny" and len(record["data"]["sha256"]) == 64
+    counts = record["split"]["classes"]
+    assert all(counts[label][part] >= 1 for label in counts for part in ("train", "validation", "test"))
+
+
+def test_the_run_record_is_written_when_the_run_fails(tmp_path: Path, tiny: Backbone) -> None:
+    draw(tmp_path / "tf_files" / "data" / "only" / "one.png", (9, 9, 9), 1)
+    with pytest.raises(NothingUsable, match="at least two class folders"):
+        train(tmp_path / "tf_files", backbone=tiny)
+    record = json.loads((tmp_path / "tf_files" / "reports" / "train.json").read_text())
+    assert record["status"] == "failed" and record["exit_code"] == 4 and "only" in record["error"]
+    assert not (tmp_path / "tf_files" / "model" / "manifest.json").exists()
+
+
+def test_classes_too_small_to_split_are_judged_by_cross_validation(tmp_path: Path, tiny: Backbone) -> None:
+    for name, colour in (("blue", (40, 60, 200)), ("red", (200, 50, 40))):
+        for index in range(2):
+            draw(tmp_path / "data" / name / f"{index}.png", colour, seed=hash(name) % 97 + index)
+    result = train(tmp_path, backbone=tiny)
+    assert result.judged_on == "cross-validation, 4 folds" and result.accuracy.count == 4
+
+
+def test_two_classes_of_one_picture_each_still_give_a_model(tmp_path: Path, tiny: Backbone) -> None:
+    draw(tmp_path / "data" / "blue" / "a.png", (40, 60, 200), 1)
+    draw(tmp_path / "data" / "red" / "b.png", (200, 50, 40), 2)
+    assert train(tmp_path, backbone=tiny).accuracy.count == 2
+
+
+def test_adding_pictures_moves_none_to_another_part(tf_files: Path, tiny: Backbone) -> None:
+    train(tf_files, backbone=tiny)
+    before = {row.sha256: row.part for row in load(tf_files / "model").split()}
+    for index in range(10):
+        draw(tf_files / "data" / "blue" / f"new{index}.png", (40, 60, 200), seed=9000 + index)
+    train(tf_files, backbone=tiny)
+    after = {row.sha256: row.part for row in load(tf_files / "model").split()}
+    assert len(after) == 46 and {key: after[key] for key in before} == before
+
+
+def test_a_test_folder_is_the_test_part_and_copies_of_it_are_not_learnt(tf_files: Path, tiny: Backbone, tmp_path: Path) -> None:
+    for name, colour in (("blue", (40, 60, 200)), ("red", (200, 50, 40)), ("green", (50, 170, 60))):
+        draw(tmp_path / "held" / name / "x.png", colour, seed=500)
+        shutil.copy(tmp_path / "held" / name / "x.png", tf_files / "data" / name / "copy_of_x.png")
+    result = train(tf_files, split=SplitSettings(test_dir=tmp_path / "held"), backbone=tiny)
+    assert result.judged_on == "test folder" and result.accuracy.count == 3
+    assert sorted(Path(item.path).name for item in result.skipped if item.reason == "left-out") == ["copy_of_x.png"] * 3
