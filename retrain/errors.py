@@ -17,6 +17,22 @@ import difflib
 from collections.abc import Iterable
 from enum import IntEnum
 
+REASONS = {
+    "empty": "the file has no bytes",
+    "not-an-image": "the content is no picture, whatever the name says",
+    "unsupported-format": "a picture or document in a format that is not read",
+    "truncated": "the file ends too early",
+    "corrupt": "the content is damaged",
+    "too-large": "more than 64 megapixels, or 512 MiB",
+    "unreadable": "the system refuses to read it",
+    "missing": "no such file",
+    "not-a-file": "a folder, pipe, socket or device",
+    "link-loop": "a link to a folder that is read anyway",
+    "changed": "the file changed while it was read",
+    "bad-features": "the network gave values that are not finite",
+    "left-out": "would have leaked between the parts, or belongs to no class",
+}  # why a picture was not used: stable identifiers, and what they mean
+
 
 class Exit(IntEnum):
     """The exit codes of every command; `docs/commands.md` has the same table."""
@@ -65,7 +81,7 @@ class EnvironmentProblem(RetrainError):
 class BadImage(Exception):
     """One picture cannot be used.
 
-    `reason` is a stable identifier for reports and scripts (`images.REASONS` lists them); `detail` is a few words for
+    `reason` is a stable identifier for reports and scripts (a key of REASONS); `detail` is a few words for
     people and may be empty.
     """
 

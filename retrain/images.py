@@ -6,6 +6,7 @@ advisories of image libraries concern formats that nobody trains on. Rules, part
 at most 64 megapixels; large JPEGs decoded at a fraction of their size where that is all the caller needs.
 """
 
+import contextlib
 import errno
 import importlib
 import io
@@ -20,10 +21,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from retrain.errors import BadImage
+from retrain.errors import REASONS, BadImage
 
 DECODER = "decoder-1"  # raise it with any change that alters pixels: cached features of the old rules then miss
-MAX_PIXELS = 64_000_000
+__all__ = ["REASONS", "Found", "Picture", "decode", "find", "is_ignored", "read_bytes", "sniff"]
+MAX_PIXELS = 64_000_000  # errors.REASONS says both limits in words
 MAX_BYTES = 512 * 2**20
 
 FORMATS = {  # Pillow's name -> (extension of a copy, the Pillow module that reads it)
@@ -34,21 +36,6 @@ FORMATS = {  # Pillow's name -> (extension of a copy, the Pillow module that rea
     "BMP": ("bmp", "BmpImagePlugin"),
     "TIFF": ("tif", "TiffImagePlugin"),
     "AVIF": ("avif", "AvifImagePlugin"),
-}
-REASONS = {
-    "empty": "the file has no bytes",
-    "not-an-image": "the content is no picture, whatever the name says",
-    "unsupported-format": "a picture or document in a format that is not read",
-    "truncated": "the file ends too early",
-    "corrupt": "the content is damaged",
-    "too-large": f"more than {MAX_PIXELS // 10**6} megapixels, or {MAX_BYTES // 2**20} MiB",
-    "unreadable": "the system refuses to read it",
-    "missing": "no such file",
-    "not-a-file": "a folder, pipe, socket or device",
-    "link-loop": "a link to a folder that is read anyway",
-    "changed": "the file changed while it was read",
-    "bad-features": "the network gave values that are not finite",
-    "left-out": "would have leaked between the parts, or belongs to no class",
 }
 IGNORED_NAMES = {"thumbs.db", "desktop.ini"}
 
@@ -112,43 +99,40 @@ class Picture:
         return FORMATS[self.format][0]
 
 
-def find(root: Path) -> Iterator[Found]:
+def find(root: Path, within: Path | None = None) -> Iterator[Found]:
     """Yield every candidate below `root`, sorted by name within each folder (names compared as bytes).
 
     Dot files, Thumbs.db and desktop.ini are no inputs. Linked folders are followed unless they lead back to a folder
-    that is read anyway. Memory is bounded by the largest single folder.
+    that is read anyway: one below or above `root`, or `within`, the larger folder that is being read piece by piece.
+    Memory is bounded by the largest single folder.
     """
-    inside = Path(os.path.realpath(root))
-    yield from _walk(root, inside, {_identity(root)})
+    read_anyway = {Path(os.path.realpath(folder)) for folder in (root, within or root)}
+    yield from _walk(root, read_anyway, {_identity(root)})
 
 
-def _walk(folder: Path, inside: Path, seen: set[tuple[int, int]]) -> Iterator[Found]:
+def _walk(folder: Path, read_anyway: set[Path], seen: set[tuple[int, int]]) -> Iterator[Found]:
     try:
         with os.scandir(folder) as scan:
             entries = sorted((os.fsencode(entry.name), entry.is_symlink()) for entry in scan)
     except OSError as error:
-        yield Found(folder, BadImage("unreadable", error.strerror or str(error)))
+        yield Found(folder, _cannot_read(error))
         return
     for raw_name, is_link in entries:
-        name = os.fsdecode(raw_name)
-        if is_ignored(name):
+        path = folder / os.fsdecode(raw_name)
+        if is_ignored(path.name):
             continue
-        path = folder / name
         try:
             mode = path.stat().st_mode
         except OSError as error:
-            looped = error.errno == errno.ELOOP
-            yield Found(path, BadImage("link-loop") if looped else _cannot_read(error))
+            yield Found(path, BadImage("link-loop") if error.errno == errno.ELOOP else _cannot_read(error))
             continue
         if not stat.S_ISDIR(mode):
             yield Found(path, None if stat.S_ISREG(mode) else BadImage("not-a-file"))
-            continue
-        identity = _identity(path)
-        if identity in seen or (is_link and _leads_back(path, inside)):
+        elif _identity(path) in seen or (is_link and _leads_back(path, read_anyway)):
             yield Found(path, BadImage("link-loop"))
-            continue
-        seen.add(identity)
-        yield from _walk(path, inside, seen)
+        else:
+            seen.add(_identity(path))
+            yield from _walk(path, read_anyway, seen)
 
 
 def is_ignored(name: str) -> bool:
@@ -161,10 +145,9 @@ def _identity(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _leads_back(link: Path, inside: Path) -> bool:
-    """A linked folder whose target is below, or above, the folder that is being read: its files come by themselves."""
+def _leads_back(link: Path, read_anyway: set[Path]) -> bool:
     target = Path(os.path.realpath(link))
-    return target == inside or inside in target.parents or target in inside.parents
+    return any(target == folder or folder in target.parents or target in folder.parents for folder in read_anyway)
 
 
 def _cannot_read(error: OSError) -> BadImage:
@@ -181,14 +164,16 @@ def read_bytes(path: Path) -> bytes:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL character
         raise (_cannot_read(error) if isinstance(error, OSError) else BadImage("missing", str(error))) from None
-    with os.fdopen(handle, "rb") as file:
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, handle)
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise BadImage("not-a-file")
         if status.st_size > MAX_BYTES:
             raise BadImage("too-large", f"{status.st_size / 2**20:.0f} MiB")
         try:
-            data = file.read(MAX_BYTES + 1)
+            with os.fdopen(handle, "rb", closefd=False) as file:
+                data = file.read(MAX_BYTES + 1)
         except OSError as error:
             raise _cannot_read(error) from None
     if not data:
@@ -288,7 +273,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_to_8_bit(image)).convert("RGB")
     if image.has_transparency_data:
-        layers = image.convert("RGBA")
+        layers = image if image.mode == "RGBA" else image.convert("RGBA")  # converting like to like copies
         page = Image.new("RGB", image.size, "white")
         page.paste(layers, mask=layers.getchannel("A"))
         return page

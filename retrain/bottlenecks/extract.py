@@ -71,8 +71,8 @@ def extract(
     computed = _compute(
         todo, store, partial(_make_worker, flatbuffer, view, image_size, cached), hashes, problems, run, progress
     )
-    entries, healed = _read_back(store, set(hashes.values()), feature_size)
-    if not healed:
+    entries, complete = _read_back(store, set(hashes.values()), feature_size)
+    if not complete:
         again = [path for path in paths if path in hashes and hashes[path] not in entries]
         progress.note(f"{len(again)} damaged rows of the feature cache are computed again")
         lost = {hashes[path] for path in again}

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from retrain.cli.console import Console, printable
+from retrain.cli.console import Console, printable, skipped_line
 from retrain.cli.options import model_option
 from retrain.errors import Exit
 
@@ -43,7 +43,7 @@ def classify(images: Path, out: Path, model: Path, sort: bool, dry_run: bool) ->
 
 def _tell(row: "Row", dry_run: bool) -> None:
     if row.reason:
-        click.echo(printable(f"skipped {row.source}: {row.reason}{f' ({row.detail})' if row.detail else ''}"), err=True)
+        click.echo(skipped_line(row.source, row.reason, row.detail), err=True)
     elif dry_run:
         click.echo(printable(f"{row.source} -> {row.copy}"))
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import click
 
+from retrain.errors import REASONS
+
 _SECONDS_BETWEEN_LINES = 5.0
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -34,10 +36,14 @@ class Console:
             from tqdm import tqdm
 
             with tqdm(total=total, desc=what, unit="", dynamic_ncols=True, leave=False, file=sys.stderr) as bar:
-                yield lambda: (bar.update(), None)[1]
+
+                def advance() -> None:
+                    bar.update()
+
+                yield advance
             return
-        with _lines(what, total) as advance:
-            yield advance
+        with _lines(what, total) as count:
+            yield count
 
 
 @contextmanager
@@ -57,3 +63,8 @@ def _lines(what: str, total: int | None) -> Iterator[Callable[[], None]]:
 def percent(share: float) -> str:
     """Write a share in [0, 1] as people do: `93.4 %`."""
     return f"{100 * share:.1f} %"
+
+
+def skipped_line(path: str, reason: str, detail: str) -> str:
+    """Say in one line why a picture was skipped."""
+    return printable(f"skipped {path}: {reason} ({detail or REASONS[reason]})")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from retrain.cli.console import printable
+from retrain.cli.console import printable, skipped_line
 from retrain.cli.options import model_option
 from retrain.errors import BadImage, Exit, NothingUsable
 
@@ -74,4 +74,4 @@ def _as_json(image: str, labelled: "Labelled", top: int | None) -> dict[str, obj
 def _show_problem(image: str, problem: BadImage, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"image": image, "reason": problem.reason, "detail": problem.detail}))
-    click.echo(f"retrain: {printable(image)} skipped: {printable(str(problem))}", err=True)
+    click.echo(f"retrain: {skipped_line(image, problem.reason, problem.detail)}", err=True)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from retrain.cli.console import Console, percent, printable
+from retrain.cli.console import Console, percent, printable, skipped_line
 from retrain.cli.options import from_options, settings_options
 from retrain.errors import Exit
 from retrain.settings import HeadSettings, SplitSettings
@@ -49,9 +49,7 @@ def train(tf_files: Path, model: Path | None, backbone: str, **options: Any) -> 
 def summary(result: "Result") -> list[str]:
     """Return the lines that end a training run."""
     low, high = result.accuracy.interval
-    lines = [
-        f"skipped {item.path}: {item.reason}{f' ({item.detail})' if item.detail else ''}" for item in result.skipped[:_SHOWN]
-    ]
+    lines = [skipped_line(item.path, item.reason, item.detail) for item in result.skipped[:_SHOWN]]
     if len(result.skipped) > _SHOWN:
         lines.append(f"skipped {len(result.skipped) - _SHOWN} more, all listed in reports/train.json")
     names = ", ".join(result.labels[:_SHOWN]) + (", ..." if len(result.labels) > _SHOWN else "")

@@ -31,7 +31,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A path that was not used, and why: `reason` is a key of `images.REASONS`, `detail` a few words or empty."""
+    """A path that was not used, and why: `reason` is a key of `errors.REASONS`, `detail` a few words or empty."""
 
     path: str
     reason: str
@@ -110,7 +110,7 @@ def _read_classes(root: Path) -> Listing:
     labels, examples, skipped = [], [], []
     for folder in _class_folders(root):
         labels.append(folder.name)
-        for path, problem in find(folder):
+        for path, problem in find(folder, within=root):
             if problem is None:
                 examples.append(Example(str(path), folder.name))
             else:

@@ -10,6 +10,8 @@ from retrain.errors import NothingUsable
 from retrain.pipeline.record import Record
 from retrain.progress import Progress
 
+_SHOWN = 5
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -52,6 +54,7 @@ def usable(listing: Listing, found: Bottlenecks, record: Record, progress: Progr
     for example in kept:
         if example.label not in learnable:
             record.skip(example.path, "left-out", f"class '{example.label}' has no picture to learn from")
+    _tell_of_contradictions(found.hashes, [example.label for example in kept], [example.path for example in kept], progress)
     rows = [row for row, example in enumerate(kept) if example.label in learnable]
     number = {label: index for index, label in enumerate(labels)}
     return Examples(
@@ -64,3 +67,16 @@ def usable(listing: Listing, found: Bottlenecks, record: Record, progress: Progr
         groups=tuple(kept[row].group for row in rows),
         fixed_parts=tuple(kept[row].part for row in rows),
     )
+
+
+def _tell_of_contradictions(hashes: tuple[str, ...], labels: list[str], paths: list[str], progress: Progress) -> None:
+    """Say so where the same bytes lie in several classes: they teach the head one thing and its opposite."""
+    first: dict[str, int] = {}
+    pairs = []
+    for row, sha256 in enumerate(hashes):
+        if labels[first.setdefault(sha256, row)] != labels[row]:
+            pairs.append((paths[first[sha256]], paths[row]))
+    for one, other in pairs[:_SHOWN]:
+        progress.note(f"the same picture lies in two classes: {one} and {other}")
+    if len(pairs) > _SHOWN:
+        progress.note(f"so do {len(pairs) - _SHOWN} more pairs; keep each picture in one class")

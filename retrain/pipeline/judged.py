@@ -26,6 +26,7 @@ class Judged:
     parts: Split
     sweep: Sweep
     accuracy: Accuracy
+    by_source: dict[str, Accuracy]
     judged_on: str
     precision: str
 
@@ -36,6 +37,7 @@ class Judged:
             "test_accuracy_interval": list(self.accuracy.interval),
             "test_correct": self.accuracy.correct,
             "test_count": self.accuracy.count,
+            "test_accuracy_by_source": {source: asdict(figure) for source, figure in self.by_source.items()},
             "judged_on": self.judged_on,
             "l2": self.sweep.l2,
             "precision": self.precision,
@@ -100,7 +102,13 @@ def fit_and_judge(examples: Examples, parts: Split, settings: HeadSettings, reco
     if not parts.folds:
         predicted = fitted.logits(examples.features[judge]).argmax(axis=1)
         judged_on = "test folder" if "test" in examples.fixed_parts else "test part"
-    judged = Judged(fitted, parts, sweep, accuracy(predicted, examples.classes[judge]), judged_on, precision)
+    truth, sources = examples.classes[judge], np.array(examples.sources)[judge]
+    by_source = {
+        str(source): accuracy(predicted[sources == source], truth[sources == source])
+        for source in np.unique(sources)
+        if source
+    }
+    judged = Judged(fitted, parts, sweep, accuracy(predicted, truth), by_source, judged_on, precision)
     record.judged({**judged.metrics(), "sweep": asdict(sweep)})
     return judged
 

@@ -61,7 +61,8 @@ def train(
     with Record(layout, chosen, split, head) as record:
         with record.stage("listing"):
             listing = read(layout, split.groups, split.validation_dir, split.test_dir)
-            own_folder(layout.reports), own_folder(target)
+            for folder in (layout.reports, target):
+                own_folder(folder)
         with record.stage("backbone"):
             flatbuffer, weights = backbones.flatbuffer(chosen, progress), backbones.weights_hash(chosen)
         with record.stage("bottlenecks"):
