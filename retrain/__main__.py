@@ -1,6 +1,6 @@
 """`python -m retrain`."""
 
-from retrain.cli import main
+from retrain.cli import program
 
 if __name__ == "__main__":
-    main()
+    program()

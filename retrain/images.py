@@ -168,7 +168,7 @@ def read_bytes(path: Path) -> bytes:
         stack.callback(os.close, handle)
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
-            raise BadImage("not-a-file")
+            raise BadImage("not-a-file", "a folder" if stat.S_ISDIR(status.st_mode) else "")
         if status.st_size > MAX_BYTES:
             raise BadImage("too-large", f"{status.st_size / 2**20:.0f} MiB")
         try:

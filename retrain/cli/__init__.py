@@ -70,6 +70,16 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     sys.exit(_run(argv))
 
 
+def program() -> NoReturn:
+    """Run as a process of its own: as `main`, without the second that TensorFlow takes to clear up before it ends."""
+    try:
+        main()
+    except SystemExit as end:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else int(Exit.CHECK_FAILED))
+
+
 def _run(argv: Sequence[str] | None) -> int:
     try:
         result = cli.main(args=None if argv is None else list(argv), prog_name="retrain", standalone_mode=False)

@@ -33,8 +33,8 @@ def label(images: tuple[str, ...], model: Path, top: int | None, as_json: bool) 
     """
     from retrain.model import load
 
-    loaded, skipped = load(model), 0
-    for number, image in enumerate(images):
+    loaded, shown, skipped = load(model), 0, 0
+    for image in images:
         try:
             labelled = _label(loaded, image)
         except BadImage as problem:
@@ -44,7 +44,8 @@ def label(images: tuple[str, ...], model: Path, top: int | None, as_json: bool) 
         if as_json:
             click.echo(json.dumps(_as_json(image, labelled, top)))
         else:
-            _show(image, labelled, top, heading=len(images) > 1, first=number == 0)
+            _show(image, labelled, top, heading=len(images) > 1, first=not shown)
+        shown += 1
     if skipped == len(images):
         raise NothingUsable(f"none of the pictures could be used ({skipped} of {len(images)} skipped); check the paths")
     return Exit.SKIPPED if skipped else Exit.OK

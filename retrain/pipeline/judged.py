@@ -94,11 +94,7 @@ def fit_and_judge(examples: Examples, parts: Split, settings: HeadSettings, reco
     if parts.folds:
         predicted = _predict_in_folds(examples, parts, settings, progress)
         judged_on = f"cross-validation, {parts.folds} folds"
-    with progress.bar("head", None) as advance:
-        sweep = _choose(examples, parts, learn, settings)
-        advance()
-        fitted = head.fit(examples.features[learn], examples.classes[learn], len(examples.labels), sweep.l2, settings)
-        advance()
+    fitted, sweep = _fit(examples, parts, learn, settings)
     if not parts.folds:
         predicted = fitted.logits(examples.features[judge]).argmax(axis=1)
         judged_on = "test folder" if "test" in examples.fixed_parts else "test part"
@@ -119,17 +115,14 @@ def _predict_in_folds(examples: Examples, parts: Split, settings: HeadSettings, 
         for fold in range(parts.folds):
             learn, judge = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
             if len(judge):
-                l2 = _choose(examples, parts, learn, settings).l2
-                fitted = head.fit(examples.features[learn], examples.classes[learn], len(examples.labels), l2, settings)
+                fitted, _ = _fit(examples, parts, learn, settings)
                 predicted[judge] = fitted.logits(examples.features[judge]).argmax(axis=1)
             advance()
     return predicted
 
 
-def _choose(examples: Examples, parts: Split, rows: np.ndarray, settings: HeadSettings) -> Sweep:
-    if settings.l2 is not None:
-        return Sweep(settings.l2, (), (), (), 0, "given")
+def _fit(examples: Examples, parts: Split, rows: np.ndarray, settings: HeadSettings) -> tuple[Head, Sweep]:
     numbers = {unit: number for number, unit in enumerate(dict.fromkeys(parts.units))}
     units = np.array([numbers[parts.units[row]] for row in rows])
     validation = np.array([parts.parts[row] == "validation" for row in rows])
-    return head.choose_l2(examples.features[rows], examples.classes[rows], len(examples.labels), validation, units, settings)
+    return head.fit_best(examples.features[rows], examples.classes[rows], len(examples.labels), validation, units, settings)
