@@ -6,6 +6,7 @@
     ├── ModelRefused          5   a model folder that is absent, incomplete, changed or not ours
     └── EnvironmentProblem    6   disk full, no permission, a lock held by another run, a package that is missing
 
+    Terminated          143       the process was asked to end; no Exception, so that nothing catches it by accident
     BadImage                      one picture that cannot be used; caught where pictures are read, counted and reported,
                                   never the end of a run
 
@@ -38,7 +39,7 @@ class Exit(IntEnum):
     """The exit codes of every command; `docs/commands.md` has the same table."""
 
     OK = 0  # every input was used
-    CHECK_FAILED = 1  # a check that was asked for failed
+    CHECK_FAILED = 1  # a check that was asked for failed, or an internal error
     USAGE = 2
     SKIPPED = 3  # finished, but some inputs were skipped
     NOTHING_USABLE = 4
@@ -76,6 +77,10 @@ class EnvironmentProblem(RetrainError):
     """The machine stands in the way: disk, permissions, locks, a package that is not installed."""
 
     exit_code = Exit.ENVIRONMENT
+
+
+class Terminated(BaseException):
+    """SIGTERM: unwinds like Ctrl-C, so that what was done so far is kept."""
 
 
 class BadImage(Exception):

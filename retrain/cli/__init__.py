@@ -14,7 +14,7 @@ from retrain.cli.classify import classify
 from retrain.cli.console import printable
 from retrain.cli.label import label
 from retrain.cli.train import train
-from retrain.errors import Exit, RetrainError, did_you_mean
+from retrain.errors import Exit, RetrainError, Terminated, did_you_mean
 
 _DEBUG = "RETRAIN_DEBUG"
 
@@ -42,8 +42,9 @@ def cli(debug: bool) -> None:
       retrain classify pictures/ classified/     copy each picture to <label>-<score>.jpg
 
     \b
-    Exit codes: 0 all inputs used; 1 a check that was asked for failed; 2 usage; 3 finished, some inputs skipped;
-    4 nothing usable; 5 model refused; 6 environment (disk, permissions, locks); 130 interrupted; 143 terminated.
+    Exit codes: 0 all inputs used; 1 a check that was asked for failed, or an internal error; 2 usage;
+    3 finished, some inputs skipped; 4 nothing usable; 5 model refused; 6 environment (disk, permissions, locks);
+    130 interrupted; 143 terminated.
     """
     if debug:
         os.environ[_DEBUG] = "1"
@@ -53,12 +54,8 @@ for _command in (train, label, classify):
     cli.add_command(_command)
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: unwinds like Ctrl-C, so that what was done so far is kept."""
-
-
 def _terminate(_number: int, _frame: object) -> NoReturn:
-    raise _Terminated
+    raise Terminated
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -92,7 +89,7 @@ def _run(argv: Sequence[str] | None) -> int:
         return _tell(error.format_message(), Exit.USAGE)
     except RetrainError as error:
         return _tell(str(error), error.exit_code)
-    except _Terminated:
+    except Terminated:
         return _tell("terminated; what was done so far is kept, run again to go on", Exit.TERMINATED)
     except (KeyboardInterrupt, click.Abort):
         return _tell("interrupted; what was done so far is kept, run again to go on", Exit.INTERRUPTED)

@@ -3,7 +3,7 @@
 import os
 import re
 import stat
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,7 +77,7 @@ def read(
                 f"--{part}-dir {folder} has none of the class folders of {layout.data}; it needs the same names"
             )
         skipped += other.skipped
-        for example in _with_sources(list(other.examples), folder):
+        for example in _grouped(_with_sources(list(other.examples), folder), folder, groups):
             if example.label in listing.labels:
                 examples.append(replace(example, part=part))
             else:
@@ -137,16 +137,21 @@ def _with_sources(examples: list[Example], root: Path) -> list[Example]:
 
 
 def _with_groups(examples: list[Example], root: Path, groups: str | None) -> list[Example]:
+    named = _grouped(examples, root, groups)
+    if groups is not None and examples and not any(example.group for example in named):
+        folders = groups == "folder"
+        what = "no picture lies in a folder below its class folder" if folders else "the expression matches no path"
+        hint = "" if folders else did_you_mean(groups, ["folder"])
+        raise UsageError(f"--groups '{groups}' finds no groups: {what}{hint or '; check it against the paths'}")
+    return named
+
+
+def _grouped(examples: list[Example], root: Path, groups: str | None) -> list[Example]:
+    """Name groups by the path below `root`: the same name in a test folder is the same group."""
     if groups is None:
         return examples
     pattern = None if groups == "folder" else re.compile(groups)
-    named = [replace(example, group=_group(Path(example.path).relative_to(root), pattern)) for example in examples]
-    sizes = Counter(example.group for example in named if example.group)
-    if examples and not sizes:
-        what = "no picture lies in a folder below its class folder" if pattern is None else "the expression matches no path"
-        hint = "" if pattern is None else did_you_mean(groups, ["folder"])
-        raise UsageError(f"--groups '{groups}' finds no groups: {what}{hint or '; check it against the paths'}")
-    return named
+    return [replace(example, group=_group(Path(example.path).relative_to(root), pattern)) for example in examples]
 
 
 def _group(path: Path, pattern: re.Pattern[str] | None) -> str:

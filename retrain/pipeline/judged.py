@@ -53,14 +53,17 @@ def divide_examples(examples: Examples, settings: SplitSettings, target: Path, r
     try:
         parts = divide(items, pairs, validation=settings.validation, test=settings.test, folds=settings.folds, kept=kept)
     except SplitError as error:
-        for label, count in error.missing.items():
-            progress.note(
-                f"class '{examples.labels[label]}' is too small to keep pictures aside for a test:"
-                f" at least {count} more that {'is' if count == 1 else 'are'} not alike needed; judging by cross-validation"
-            )
+        small = ", ".join(f"'{examples.labels[label]}' ({count} more)" for label, count in error.missing.items())
+        if "test" in examples.fixed_parts:
+            raise NothingUsable(
+                f"classes with nothing to learn from but copies of test pictures: {small}; add pictures or drop --test-dir"
+            ) from None
+        progress.note(
+            f"too few pictures, or too many alike, to keep some aside for a test; missing in class {small}:"
+            " judging by cross-validation"
+        )
         loose = [item._replace(part="") for item in items]
-        folds = min(DEFAULT_FOLDS, len(items))
-        parts = divide(loose, pairs, folds=folds, kept=kept)
+        parts = divide(loose, pairs, folds=min(DEFAULT_FOLDS, len(items)), kept=kept)
     for row in parts.rows("left-out"):
         record.skip(examples.paths[row], "left-out", "same or nearly the same as a picture of the test or validation folder")
     record.divided(examples.labels, examples.classes, parts, len(pairs))

@@ -5,7 +5,6 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-import resource
 import sys
 import time
 from collections import Counter
@@ -19,7 +18,7 @@ import numpy as np
 from retrain.backbones import Backbone
 from retrain.bottlenecks import Bottlenecks
 from retrain.dataset import Listing, Skipped, Split
-from retrain.errors import Exit, RetrainError
+from retrain.errors import Exit, RetrainError, Terminated
 from retrain.runner import cores
 from retrain.settings import HeadSettings, SplitSettings, as_plain
 from retrain.storage import Layout, own_folder, write_atomically
@@ -115,10 +114,8 @@ class Record:
         if error is None:
             self._facts.update(status="finished", exit_code=int(Exit.SKIPPED if self.skipped else Exit.OK))
         else:
-            stopped = isinstance(error, KeyboardInterrupt)
-            code = error.exit_code if isinstance(error, RetrainError) else Exit.INTERRUPTED if stopped else Exit.CHECK_FAILED
-            words = str(error) or type(error).__name__
-            self._facts.update(status="interrupted" if stopped else "failed", error=words, exit_code=int(code))
+            status = "failed" if isinstance(error, Exception) else "interrupted"
+            self._facts.update(status=status, error=str(error) or type(error).__name__, exit_code=int(_exit_code(error)))
         if not self._layout.root.is_dir():
             return
         try:
@@ -130,6 +127,12 @@ class Record:
             # The run failed already, most likely for the same reason; its error is the one to show.
 
 
+def _exit_code(error: BaseException) -> Exit:
+    if isinstance(error, RetrainError):
+        return error.exit_code
+    return {KeyboardInterrupt: Exit.INTERRUPTED, Terminated: Exit.TERMINATED}.get(type(error), Exit.CHECK_FAILED)
+
+
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
@@ -137,6 +140,9 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _peak_memory_mib() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak // (2**20 if sys.platform == "darwin" else 2**10)
+def _peak_memory_mib() -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10)

