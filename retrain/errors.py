@@ -106,7 +106,7 @@ def did_you_mean(received: str, known: Iterable[str]) -> str:
     return f"; did you mean '{lowered[close[0]]}'?" if close else ""
 
 
-def from_os_error(error: OSError, what: str) -> EnvironmentProblem:
+def from_os_error(error: OSError, what: str, path: object = None) -> EnvironmentProblem:
     """Put an operating system's refusal into one line: `what` was being done, the path, the cause."""
-    where = f" {error.filename}" if error.filename else ""
-    return EnvironmentProblem(f"cannot {what}{where}: {error.strerror or error}; free space or fix permissions, then rerun")
+    where = path or error.filename or ""
+    return EnvironmentProblem(f"cannot {what} {where}: {error.strerror or error}; free space or fix permissions, then rerun")

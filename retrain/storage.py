@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ def own_folder(folder: Path) -> Path:
     except FileExistsError:
         raise UsageError(f"{folder} is a file, but a folder of that name is needed; move it away") from None
     except OSError as error:
-        raise from_os_error(error, "write to") from None
+        raise from_os_error(error, "write to", folder) from None
     if not os.access(folder, os.W_OK):
         raise EnvironmentProblem(f"cannot write to {folder}: permission denied; fix permissions, then rerun")
     return folder
@@ -95,9 +96,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if error.filename is None or Path(error.filename) == temporary:
-            error.filename = str(path)
-        raise from_os_error(error, "write") from None
+        raise from_os_error(error, "write", path) from None
 
 
 def sync_folder(folder: Path) -> None:
@@ -160,3 +159,34 @@ def locked(path: Path, what: str) -> Iterator[None]:
         raise EnvironmentProblem(
             f"another run (process {number}) holds {path} for {what}; wait for it or end it, then rerun"
         ) from None
+
+
+@contextlib.contextmanager
+def folder_locked(folder: Path, what: str) -> Iterator[None]:
+    """Hold a lock on a folder itself, leaving nothing behind in it; on systems that cannot, do without.
+
+    Raises EnvironmentProblem after LOCK_SECONDS.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise EnvironmentProblem(
+                        f"another run holds {folder}, {what}; wait for it or end it, then rerun"
+                    ) from None
+                time.sleep(0.1)
+            except OSError:  # a file system without locks
+                break
+        yield
+    finally:
+        os.close(handle)

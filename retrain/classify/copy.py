@@ -17,8 +17,10 @@ from retrain.label import Labelled, Labeller
 from retrain.progress import SILENT, Progress
 from retrain.runner import Run, run_locally
 from retrain.settings import SCORE_DECIMALS
+from retrain.storage import folder_locked
 
 _WINDOW = 8  # pictures under way per core; each holds its file's bytes, so fewer than where only features are kept
+_TEMPORARY = ".copy.tmp"
 
 
 @dataclass
@@ -64,6 +66,8 @@ def classify(
     EnvironmentProblem where copies cannot be written.
     """
     _check_folders(images, out, sort)
+    # In the manifest a source goes by its absolute path: `pictures` means another folder from another place.
+    images = Path(os.path.abspath(images))
     with progress.bar("listing", None) as advance:
         total = sum(1 for _ in find(images) if advance() is None)
     if not total:
@@ -107,22 +111,22 @@ def _prepared(out: Path, dry_run: bool) -> Iterator[Manifest]:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise from_os_error(error, "make the output folder") from None
+        raise from_os_error(error, "make the output folder", out) from None
     if not os.access(out, os.W_OK):
-        raise EnvironmentProblem(
-            f"cannot write to {out}: permission denied; fix permissions or choose another output folder"
-        )
-    manifest = Manifest(out)
-    try:
-        yield manifest
-    except EnvironmentProblem:
-        with contextlib.suppress(EnvironmentProblem):  # a disk that is full for copies is full for the manifest too
+        raise EnvironmentProblem(f"cannot write to {out}: permission denied; fix it or choose another output folder")
+    with folder_locked(out, "copying into it"):
+        manifest = Manifest(out)
+        (out / _TEMPORARY).unlink(missing_ok=True)
+        try:
+            yield manifest
+        except EnvironmentProblem:
+            with contextlib.suppress(EnvironmentProblem):  # a disk that is full for copies is full for the manifest too
+                manifest.finish()
+            raise
+        except BaseException:
             manifest.finish()
-        raise
-    except BaseException:
+            raise
         manifest.finish()
-        raise
-    manifest.finish()
 
 
 def _make_worker(labeller: Labeller) -> Callable[[Found], _Answer]:
@@ -179,7 +183,7 @@ class _Copier:
                 continue
             row = replace(row, copy=copy)
             self._manifest.intend(row)
-            if not self._dry_run and not _write_new(self._out / copy, data):
+            if not self._dry_run and not _write_new(self._out, copy, data):
                 continue
             self._outcome.copied += 1
             return row
@@ -200,12 +204,18 @@ def _holds(path: Path, data: bytes) -> bool:
         return False
 
 
-def _write_new(path: Path, data: bytes) -> bool:
+def _write_new(out: Path, copy: str, data: bytes) -> bool:
     """Write a file that must not exist yet, whole or not at all; False where somebody else made it meanwhile."""
-    temporary = path.with_name(f".{os.getpid()}.tmp")
+    temporary, path = out / _TEMPORARY, out / copy
     try:
-        path.parent.mkdir(exist_ok=True)
-        temporary.write_bytes(data)
+        if path.parent != out:
+            path.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise from_os_error(error, "make the folder", path.parent) from None
+    try:
+        temporary.unlink(missing_ok=True)  # never written through: a kill can leave it linked to a finished copy
+        with temporary.open("xb") as file:
+            file.write(data)
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -217,7 +227,7 @@ def _write_new(path: Path, data: bytes) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        raise from_os_error(error, "write the copy") from None
+        raise from_os_error(error, "write the copy", path) from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -31,9 +31,8 @@ def safe_names(labels: Sequence[str]) -> dict[str, str]:
 def _safe(label: str) -> str:
     text = _FORBIDDEN.sub("_", label).strip(" ").rstrip(". ")
     text = re.sub(r"^[.-]", "_", text)
-    if not text or _RESERVED.fullmatch(text):
-        text = f"_{text}"
-    return text.encode()[:_LONGEST].decode(errors="ignore").rstrip(". ")
+    text = text.encode()[:_LONGEST].decode(errors="ignore").rstrip(". ")
+    return f"_{text}" if not text or _RESERVED.fullmatch(text) else text
 
 
 def _folded(name: str) -> str:
