@@ -26,6 +26,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 RETRAIN = (sys.executable, "-m", "retrain")
 _PACKAGES = "retrain tensorflow keras ai-edge-litert pillow numpy scikit-learn scikit-image"
 _MB = 10**6
+_LOAD = os.getloadavg()[0]  # before the benchmark itself adds to it
 
 # The peak memory that the system reports for a child counts the memory of the process that started it, up to the
 # moment when the child's program takes over. So a small process in between starts it, not this one with all it holds.
@@ -104,7 +105,7 @@ def machine() -> dict[str, Any]:
         "cores": len(cpus),
         "cpu": _cpu_model(),
         "memory_gb": round(psutil.virtual_memory().total / 10**9, 1),
-        "load_average": round(os.getloadavg()[0], 2),
+        "load_average_before": round(_LOAD, 2),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES.split()},
         "system": platform.platform(),

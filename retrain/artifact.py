@@ -32,6 +32,7 @@ from retrain.storage import locked, own_folder, write_atomically
 FORMAT, VERSION = "retrain-model", 1
 MANIFEST, LABELS = "manifest.json", "labels.txt"
 _OUR_NAME = re.compile(r"(?:backbone|head|reference|split|labels)-[0-9a-f]{16}\.(?:tflite|safetensors|csv|txt)")
+_OUR_TEMPORARY = re.compile(rf"\.(?:{_OUR_NAME.pattern}|manifest\.json|labels\.txt)\.[0-9]+\.tmp")
 _LARGEST_MANIFEST = 64 * 2**20
 _REFERENCE_ROWS = 2000
 
@@ -169,19 +170,21 @@ def save(
 def _replace(folder: Path, files: dict[str, bytes], labels: bytes, manifest: bytes) -> None:
     kept = set(files) | _listed(folder)
     for name, data in files.items():
-        path = folder / name
-        if not path.is_file() or path.is_symlink() or path.read_bytes() != data:
-            write_atomically(path, data)
+        _put(folder / name, data)
     # labels.txt has a fixed name, so after a kill right here it is ahead of the manifest; `_check_labels` knows it by
     # its twin, which is named by its content.
-    if not (folder / LABELS).is_file() or (folder / LABELS).read_bytes() != labels:
-        write_atomically(folder / LABELS, labels)
+    _put(folder / LABELS, labels)
     write_atomically(folder / MANIFEST, manifest)
     for path in folder.iterdir():
         # The files of the model before stay for now: somebody may have read its manifest a moment ago.
-        left_over = _OUR_NAME.fullmatch(path.name) and path.name not in kept
-        if left_over or (path.name.startswith(".") and path.name.endswith(".tmp")):
+        if (_OUR_NAME.fullmatch(path.name) and path.name not in kept) or _OUR_TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)
+
+
+def _put(path: Path, data: bytes) -> None:
+    """Write a file unless it is there already, as it should be."""
+    if path.is_symlink() or not path.is_file() or path.read_bytes() != data:
+        write_atomically(path, data)
 
 
 def _listed(folder: Path) -> set[str]:
@@ -203,12 +206,14 @@ def load(folder: Path) -> Loaded:
         raise ModelRefused(f"{folder} is a file, not a model folder; give the folder that retrain train wrote")
     if not (folder / MANIFEST).exists():
         raise ModelRefused(f"{folder} is no model folder, {MANIFEST} is missing; train again or check --model")
+    from safetensors import SafetensorError
+
     try:
         manifest = _parse(folder)
         files = {name: _verified(folder / name, entry) for name, entry in manifest["files"].items()}
         _check_labels(folder, files[manifest["labels_file"]])
         return Loaded(_assemble(manifest, files), manifest, files)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
         raise ModelRefused(f"{folder / MANIFEST} does not fit its files ({error}); train again") from None
 
 
@@ -296,6 +301,10 @@ def _assemble(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Artifa
         )  # fmt: skip
     if not members or not labels:
         raise ValueError("no members or no labels")
+    if not manifest["temperature"]["none"] > 0 or not {manifest[kind]["file"] for kind in ("split", "reference")} <= set(
+        files
+    ):
+        raise ValueError("temperature, split or reference is missing")
     return Artifact(
         labels, tuple(members), manifest["temperature"], manifest["settings"], manifest["versions"], manifest["metrics"]
     )

@@ -102,7 +102,8 @@ class BadImage(Exception):
 def did_you_mean(received: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the known name nearest to `received`, or an empty string."""
     lowered = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(received.lower(), lowered, n=1, cutoff=0.5)
+    containing = [name for name in lowered if received and received.lower() in name]
+    close = containing or difflib.get_close_matches(received.lower(), lowered, n=1, cutoff=0.5)
     return f"; did you mean '{lowered[close[0]]}'?" if close else ""
 
 

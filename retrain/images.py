@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from retrain.errors import REASONS, BadImage
 
@@ -36,6 +36,15 @@ FORMATS = {  # Pillow's name -> (extension of a copy, the Pillow module that rea
     "BMP": ("bmp", "BmpImagePlugin"),
     "TIFF": ("tif", "TiffImagePlugin"),
     "AVIF": ("avif", "AvifImagePlugin"),
+}
+_TURNS = {  # EXIF orientation -> what makes the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }
 IGNORED_NAMES = {"thumbs.db", "desktop.ini"}
 
@@ -110,29 +119,43 @@ def find(root: Path, within: Path | None = None) -> Iterator[Found]:
     yield from _walk(root, read_anyway, {_identity(root)})
 
 
-def _walk(folder: Path, read_anyway: set[Path], seen: set[tuple[int, int]]) -> Iterator[Found]:
+def _walk(root: Path, read_anyway: set[Path], seen: set[tuple[int, int]]) -> Iterator[Found]:
+    open_folders = [_entries(root)]  # a stack of our own: folders may be nested deeper than Python can call
+    while open_folders:
+        entry = next(open_folders[-1], None)
+        if entry is None:
+            open_folders.pop()
+            continue
+        found, is_folder, is_link = entry
+        if not is_folder:
+            yield found
+        elif _identity(found.path) in seen or (is_link and leads_back(found.path, read_anyway)):
+            yield Found(found.path, BadImage("link-loop"))
+        else:
+            seen.add(_identity(found.path))
+            open_folders.append(_entries(found.path))
+
+
+def _entries(folder: Path) -> Iterator[tuple[Found, bool, bool]]:
+    """Yield (what was found, is it a folder, is it a link) for one folder."""
     try:
         with os.scandir(folder) as scan:
             entries = sorted((os.fsencode(entry.name), entry.is_symlink()) for entry in scan)
     except OSError as error:
-        yield Found(folder, _cannot_read(error))
+        yield Found(folder, _cannot_read(error)), False, False
         return
     for raw_name, is_link in entries:
-        path = folder / os.fsdecode(raw_name)
+        path = Path(os.path.join(folder, os.fsdecode(raw_name)))
         if is_ignored(path.name):
             continue
         try:
             mode = path.stat().st_mode
         except OSError as error:
-            yield Found(path, BadImage("link-loop") if error.errno == errno.ELOOP else _cannot_read(error))
+            problem = BadImage("link-loop") if error.errno == errno.ELOOP else _cannot_read(error)
+            yield Found(path, problem), False, is_link
             continue
-        if not stat.S_ISDIR(mode):
-            yield Found(path, None if stat.S_ISREG(mode) else BadImage("not-a-file"))
-        elif _identity(path) in seen or (is_link and _leads_back(path, read_anyway)):
-            yield Found(path, BadImage("link-loop"))
-        else:
-            seen.add(_identity(path))
-            yield from _walk(path, read_anyway, seen)
+        usable = stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+        yield Found(path, None if usable else BadImage("not-a-file")), stat.S_ISDIR(mode), is_link
 
 
 def is_ignored(name: str) -> bool:
@@ -145,7 +168,8 @@ def _identity(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _leads_back(link: Path, read_anyway: set[Path]) -> bool:
+def leads_back(link: Path, read_anyway: set[Path]) -> bool:
+    """True for a link to a folder that is one of `read_anyway`, or below or above one."""
     target = Path(os.path.realpath(link))
     return any(target == folder or folder in target.parents or target in folder.parents for folder in read_anyway)
 
@@ -205,10 +229,10 @@ def sniff(data: bytes) -> str:
         if data.startswith(signature):
             raise BadImage("unsupported-format", name)
     text = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if b"<svg" in text:
-        raise BadImage("unsupported-format", "SVG")
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
         raise BadImage("not-an-image", "an HTML page")
+    if b"<svg" in text:
+        raise BadImage("unsupported-format", "SVG")
     raise BadImage("not-an-image")
 
 
@@ -258,13 +282,24 @@ def _damaged(error: Exception) -> BadImage:
 def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
     """Turn the picture as its EXIF (or XMP) orientation says; with broken EXIF keep the pixels as they are."""
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        if orientation in range(2, 9):
-            image = ImageOps.exif_transpose(image)
+        method = _TURNS.get(_orientation(image))
+        if method is not None:
+            image = image.transpose(method)
             notes.append("turned")
     except Exception:  # noqa: BLE001  broken metadata raises almost anything, and the pixels are still good
         notes.append("broken-exif")
     return image
+
+
+def _orientation(image: Image.Image) -> int:
+    raw = image.info.get("exif")
+    if isinstance(raw, bytes):
+        # Read anew: Pillow keeps what it read of a JPEG's EXIF when it was looking for the resolution, and hides errors.
+        exif = Image.Exif()
+        exif.load(raw)
+        if ExifTags.Base.Orientation in exif:
+            return exif[ExifTags.Base.Orientation]
+    return image.getexif().get(ExifTags.Base.Orientation, 1)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -292,4 +327,6 @@ def _to_8_bit(image: Image.Image) -> np.ndarray:
         white = 1.0 if top <= 1.0 else 255.0
     else:
         white = 65535.0 if top <= 65535.0 else top
-    return np.clip(np.rint(values * (255.0 / white)), 0, 255).astype(np.uint8)
+    grey = np.clip(np.rint(values * (255.0 / white)), 0, 255).astype(np.uint8)
+    hidden = image.info.get("transparency")  # the one value of a 16-bit PNG that is transparent
+    return np.where(values == hidden, 255, grey).astype(np.uint8) if isinstance(hidden, int) else grey

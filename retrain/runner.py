@@ -45,7 +45,9 @@ class Runner:
         self._input = entry["index"]
         self.image_size = int(entry["shape"][1])
         outputs = self._interpreter.get_output_details()
-        self._features = next(output["index"] for output in outputs if len(output["shape"]) == 2)
+        self._features, self.feature_size = next(
+            (output["index"], int(output["shape"][1])) for output in outputs if len(output["shape"]) == 2
+        )
         self._map = next((output["index"] for output in outputs if len(output["shape"]) == 4), None)
 
     def features(self, pixels: np.ndarray) -> np.ndarray:
@@ -53,7 +55,10 @@ class Runner:
 
         `pixels`: uint8 or float32 of shape (n, image_size, image_size, 3), values 0 to 255.
         """
-        return np.concatenate([self._invoke(picture, self._features) for picture in pixels])
+        found = np.empty((len(pixels), self.feature_size), np.float32)
+        for row, picture in enumerate(pixels):
+            found[row] = self._invoke(picture, self._features)
+        return found
 
     def features_and_map(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Return features as `features` does, and the last spatial map, float32 (n, rows, columns, feature_size).
@@ -62,8 +67,11 @@ class Runner:
         """
         if self._map is None:
             return self.features(pixels), None
-        both = [(self._invoke(picture, self._features), self._interpreter.get_tensor(self._map)) for picture in pixels]
-        return np.concatenate([pair[0] for pair in both]), np.concatenate([pair[1] for pair in both])
+        found, maps = np.empty((len(pixels), self.feature_size), np.float32), []
+        for row, picture in enumerate(pixels):
+            found[row] = self._invoke(picture, self._features)
+            maps.append(self._interpreter.get_tensor(self._map)[0])
+        return found, np.array(maps, np.float32)
 
     def _invoke(self, picture: np.ndarray, output: int) -> np.ndarray:
         self._interpreter.set_tensor(self._input, picture[np.newaxis].astype(np.float32))

@@ -127,14 +127,13 @@ def user_cache() -> Path:
     for folder in candidates:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if not (folder / "CACHEDIR.TAG").exists():
-                write_atomically(
-                    folder / "CACHEDIR.TAG",
-                    b"Signature: 8a477f597d28d172789f06886806bc55\n# retrain: may be deleted; it is made again\n",
-                )
             # Below the temporary folder anyone can have made it first; what is loaded from it must be ours.
-            if os.access(folder, os.W_OK) and (folder != shared or folder.stat().st_uid == user):
-                return folder
+            if not os.access(folder, os.W_OK) or (folder == shared and folder.stat().st_uid != user):
+                continue
+            if not (folder / "CACHEDIR.TAG").exists():
+                tag = b"Signature: 8a477f597d28d172789f06886806bc55\n# retrain: may be deleted; it is made again\n"
+                write_atomically(folder / "CACHEDIR.TAG", tag)
+            return folder
         except (OSError, EnvironmentProblem):
             continue
     raise EnvironmentProblem(f"no cache folder can be written, tried {candidates[0]}; set RETRAIN_CACHE_DIR to one that can")
@@ -148,17 +147,23 @@ def locked(path: Path, what: str) -> Iterator[None]:
     """
     import filelock
 
-    holder = path.with_suffix(".pid")
+    holder, lock = path.with_suffix(".pid"), filelock.FileLock(path, timeout=LOCK_SECONDS, mode=0o666)
     try:
-        with filelock.FileLock(path, timeout=LOCK_SECONDS, mode=0o666):
-            holder.write_text(str(os.getpid()))
-            yield
-            holder.unlink(missing_ok=True)
+        lock.acquire()
     except filelock.Timeout:
         number = holder.read_text() if holder.exists() else "unknown"
         raise EnvironmentProblem(
             f"another run (process {number}) holds {path} for {what}; wait for it or end it, then rerun"
         ) from None
+    except OSError as error:
+        raise from_os_error(error, "lock", path) from None
+    try:
+        with contextlib.suppress(OSError):  # only there to name the holder
+            holder.write_text(str(os.getpid()))
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
 
 
 @contextlib.contextmanager

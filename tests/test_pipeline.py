@@ -105,7 +105,9 @@ def test_adding_pictures_moves_none_to_another_part(tf_files: Path, tiny: Backbo
     assert len(after) == 46 and {key: after[key] for key in before} == before
 
 
-def test_a_test_folder_is_the_test_part_and_copies_of_it_are_not_learnt(tf_files: Path, tiny: Backbone, tmp_path: Path) -> None:
+def test_a_test_folder_is_the_test_part_and_copies_of_it_are_not_learnt(
+    tf_files: Path, tiny: Backbone, tmp_path: Path
+) -> None:
     for name, colour in (("blue", (40, 60, 200)), ("red", (200, 50, 40)), ("green", (50, 170, 60))):
         draw(tmp_path / "held" / name / "x.png", colour, seed=500)
         shutil.copy(tmp_path / "held" / name / "x.png", tf_files / "data" / name / "copy_of_x.png")

@@ -5,6 +5,7 @@ tampered with can fail but cannot run code.
 """
 
 import collections
+import math
 import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,10 @@ import numpy as np
 from retrain.errors import EnvironmentProblem
 
 _STORAGES: dict[str, np.dtype] = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
+# What the unpickler and numpy raise when bytes make no sense.
+_DAMAGED = (
+    pickle.UnpicklingError, EOFError, ValueError, KeyError, TypeError, AttributeError, OSError, ArithmeticError, MemoryError,
+)  # fmt: skip
 
 
 class _Storage(NamedTuple):
@@ -66,14 +71,16 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
                     raise ValueError("sizes disagree")
                 data[key] = np.frombuffer(file.read(elements * storage.dtype.itemsize), storage.dtype, elements)
         return {name: _strided(tensor, data[tensor.storage.key]) for name, tensor in tensors.items()}
-    except (pickle.UnpicklingError, EOFError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except _DAMAGED as error:
         raise EnvironmentProblem(f"the weights file {path} cannot be read ({error}); install its package again") from None
 
 
 def _strided(tensor: _Tensor, data: np.ndarray) -> np.ndarray:
     """Lay a tensor out as its strides say: these files hold convolutions in other orders than their shape suggests."""
     last = tensor.offset + sum((side - 1) * stride for side, stride in zip(tensor.shape, tensor.strides, strict=True))
-    if tensor.offset < 0 or min(tensor.strides, default=0) < 0 or last >= max(len(data), 1):
+    size = math.prod(tensor.shape)
+    outside = tensor.offset < 0 or min(tensor.strides, default=0) < 0 or last >= len(data)
+    if size > len(data) or (size and outside):
         raise ValueError("a tensor reaches beyond its data")
     steps = [stride * data.itemsize for stride in tensor.strides]
     return np.lib.stride_tricks.as_strided(data[tensor.offset :], tensor.shape, steps, writeable=False).copy()

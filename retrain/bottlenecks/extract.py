@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from retrain import views
-from retrain.bottlenecks.store import Entry, Stamp, Store
+from retrain.bottlenecks.store import CacheDamaged, Entry, Stamp, Store
 from retrain.errors import BadImage
 from retrain.images import read_bytes
 from retrain.progress import SILENT, Progress
@@ -64,22 +64,31 @@ def extract(
 
     Raises EnvironmentProblem where the cache cannot be written.
     """
+    worker = partial(_make_worker, flatbuffer, view, image_size)
+    try:
+        return _extract(paths, store, worker, feature_size, run, progress)
+    except CacheDamaged:
+        store.renew()
+        return _extract(paths, store, worker, feature_size, run, progress)
+
+
+def _extract(
+    paths: Sequence[str], store: Store, worker: Callable, feature_size: int, run: Run, progress: Progress
+) -> Bottlenecks:
     cached = store.hashes()
     hashes: dict[str, bytes] = store.known_files(paths)
     problems: dict[str, BadImage] = {}
     todo = [path for path in paths if hashes.get(path) not in cached]
-    computed = _compute(
-        todo, store, partial(_make_worker, flatbuffer, view, image_size, cached), hashes, problems, run, progress
-    )
-    entries, complete = _read_back(store, set(hashes.values()), feature_size)
-    if not complete:
-        again = [path for path in paths if path in hashes and hashes[path] not in entries]
-        progress.note(f"{len(again)} damaged rows of the feature cache are computed again")
-        lost = {hashes[path] for path in again}
-        computed += _compute(
-            again, store, partial(_make_worker, flatbuffer, view, image_size, cached - lost), hashes, problems, run, progress
-        )
-        entries, _ = _read_back(store, set(hashes.values()), feature_size)
+    computed = _compute(todo, store, partial(worker, cached), hashes, problems, run, progress)
+    entries = _read_back(store, hashes, feature_size)
+    lost = set(hashes.values()) - set(entries)
+    if lost:
+        progress.note(f"{len(lost)} damaged row{'s' if len(lost) > 1 else ''} of the feature cache: computed again")
+        again = [path for path in paths if hashes.get(path) in lost]
+        computed += _compute(again, store, partial(worker, cached - lost), hashes, problems, run, progress)
+        entries = _read_back(store, hashes, feature_size)
+        if set(hashes.values()) - set(entries):
+            raise CacheDamaged("rows that were just written cannot be read")
     return _collect(paths, hashes, entries, problems, feature_size, computed)
 
 
@@ -148,9 +157,8 @@ def _stamped(batch: list[_Done]) -> list[tuple[str, Stamp, bytes]]:
     return [(done.path, done.stamp, done.sha256) for done in batch if done.stamp and done.sha256]
 
 
-def _read_back(store: Store, wanted: set[bytes], feature_size: int) -> tuple[dict[bytes, Entry], bool]:
-    entries = {entry.sha256: entry for entry in store.read(wanted, feature_size)}
-    return entries, len(entries) == len(wanted)
+def _read_back(store: Store, hashes: dict[str, bytes], feature_size: int) -> dict[bytes, Entry]:
+    return {entry.sha256: entry for entry in store.read(set(hashes.values()), feature_size)}
 
 
 def _collect(

@@ -36,6 +36,10 @@ _FRESH_NS = 2 * 10**9  # a file changed so recently may change again without its
 _ASK_AT_ONCE = 500
 
 
+class CacheDamaged(Exception):
+    """The cache file cannot be trusted any more; `Store.renew` starts a fresh one."""
+
+
 class Space(NamedTuple):
     """What, beside the picture, decides a feature vector."""
 
@@ -76,16 +80,16 @@ class Store:
 
     def __init__(self, path: Path, space: Space, progress: Progress = SILENT) -> None:
         """Open or create the cache; raises EnvironmentProblem where neither can be done."""
-        self._path = path
+        self._path, self._space, self._progress = path, space, progress
         try:
-            self._connection = self._open()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise _trouble(error, path) from None
-            self._put_aside(progress)
-            self._connection = self._open()
+            self._start()
+        except CacheDamaged:
+            self.renew()
+
+    def _start(self) -> None:
+        self._connection = self._open()
         with self._transaction():
-            values = tuple(space)
+            values = tuple(self._space)
             self._connection.execute(
                 "INSERT OR IGNORE INTO space (backbone, weights, preprocessing, engine) VALUES (?, ?, ?, ?)", values
             )
@@ -93,42 +97,31 @@ class Store:
                 "SELECT id FROM space WHERE (backbone, weights, preprocessing, engine) = (?, ?, ?, ?)", values
             ).fetchone()
 
-    def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None, timeout=60)
-        try:
-            # DELETE, not WAL: WAL needs shared memory, and its reset race is in the SQLite that many Pythons carry.
-            for pragma in (
-                "page_size=16384",
-                "journal_mode=DELETE",
-                "synchronous=FULL",
-                "trusted_schema=OFF",
-                "mmap_size=0",
-            ):
-                connection.execute(f"PRAGMA {pragma}")
-            connection.execute("BEGIN IMMEDIATE")
-            (application,), (version,) = (
-                connection.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
-            )
-            if (application, version) == (0, 0) and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-                for statement in _SCHEMA.split(";\n"):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA application_id={_APPLICATION}")
-                connection.execute(f"PRAGMA user_version={_VERSION}")
-            elif (application, version) != (_APPLICATION, _VERSION):
-                raise sqlite3.DatabaseError("written by something else, or by another version")
-            connection.execute("COMMIT")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _put_aside(self, progress: Progress) -> None:
+    def renew(self) -> None:
+        """Put a damaged file aside, under a name that says so, and start an empty one."""
+        if hasattr(self, "_connection"):
+            self._connection.close()
         aside = self._path.with_name(f"{self._path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}")
         try:
             os.replace(self._path, aside)
         except OSError as error:
             raise _trouble(error, self._path) from None
-        progress.note(f"the feature cache {self._path} is damaged: put aside as {aside.name}, features are computed again")
+        self._progress.note(
+            f"the feature cache {self._path} is damaged: put aside as {aside.name}, features are computed again"
+        )
+        self._start()
+
+    def _open(self) -> sqlite3.Connection:
+        connection = None
+        try:
+            connection = sqlite3.connect(self._path, isolation_level=None, timeout=60)
+            _prepare(connection)
+        except sqlite3.Error as error:
+            if connection is not None:
+                connection.close()
+            raise _trouble(error, self._path) from None
+        connection.text_factory = lambda raw: raw.decode(errors="replace")
+        return connection
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -153,9 +146,12 @@ class Store:
 
     def hashes(self) -> set[bytes]:
         """Return the sha256 of all pictures that need not be computed in this space, usable or not."""
-        good = self._connection.execute("SELECT sha256 FROM feature WHERE space = ?", (self._id,))
-        bad = self._connection.execute("SELECT sha256 FROM bad WHERE space = ?", (self._id,))
-        return {sha256 for (sha256,) in good} | {sha256 for (sha256,) in bad}
+        try:
+            good = self._connection.execute("SELECT sha256 FROM feature WHERE space = ?", (self._id,)).fetchall()
+            bad = self._connection.execute("SELECT sha256 FROM bad WHERE space = ?", (self._id,)).fetchall()
+        except sqlite3.Error as error:
+            raise _trouble(error, self._path) from None
+        return {sha256 for (sha256,) in good + bad}
 
     def add(self, entries: Iterable[Entry], files: Iterable[tuple[str, Stamp, bytes]]) -> None:
         """Write computed rows, and which bytes (sha256) paths held at a stamp, in one transaction."""
@@ -168,10 +164,10 @@ class Store:
                         (self._id, entry.sha256, entry.problem.reason, entry.problem.detail),
                     )
                 elif entry.vector is not None:
-                    blob = entry.vector.astype("<f4").tobytes()
+                    blob, notes = entry.vector.astype("<f4").tobytes(), " ".join(entry.notes)
                     self._connection.execute(
                         "INSERT OR IGNORE INTO feature (space, sha256, crc32, vector, notes) VALUES (?, ?, ?, ?, ?)",
-                        (self._id, entry.sha256, zlib.crc32(blob), blob, " ".join(entry.notes)),
+                        (self._id, entry.sha256, _checksum(entry.sha256, blob, notes), blob, notes),
                     )
             self._connection.executemany(
                 "INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?)",
@@ -189,7 +185,7 @@ class Store:
         for sha256, crc32, blob, notes in self._lookup(
             f"SELECT sha256, crc32, vector, notes FROM feature WHERE space = {self._id} AND sha256 IN", wanted
         ):
-            if len(blob) != 4 * size or zlib.crc32(blob) != crc32:
+            if len(blob) != 4 * size or _checksum(sha256, blob, notes) != crc32:
                 damaged.append(sha256)
                 continue
             yield Entry(sha256, np.frombuffer(blob, "<f4"), None, tuple(notes.split()))
@@ -221,10 +217,35 @@ class Store:
         self.close()
 
 
-def _trouble(error: Exception, path: Path) -> EnvironmentProblem:
-    words = str(error)
-    if "locked" in words:
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Set the file up as a cache, or make sure that it is one; raises sqlite3.Error."""
+    # DELETE, not WAL: WAL needs shared memory, and its reset race is in the SQLite that many Pythons carry.
+    for pragma in ("page_size=16384", "journal_mode=DELETE", "synchronous=FULL", "trusted_schema=OFF", "mmap_size=0"):
+        connection.execute(f"PRAGMA {pragma}")
+    connection.execute("BEGIN IMMEDIATE")
+    names = ("application_id", "user_version")
+    (application,), (version,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in names)
+    if (application, version) == (0, 0) and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+        for statement in _SCHEMA.split(";\n"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id={_APPLICATION}")
+        connection.execute(f"PRAGMA user_version={_VERSION}")
+    elif (application, version) != (_APPLICATION, _VERSION):
+        raise sqlite3.DatabaseError("written by something else, or by another version")
+    connection.execute("COMMIT")
+
+
+def _checksum(sha256: bytes, blob: bytes, notes: str) -> int:
+    """Of the key too: a damaged index must not hand out one picture's features as another's."""
+    return zlib.crc32(notes.encode(), zlib.crc32(blob, zlib.crc32(sha256)))
+
+
+def _trouble(error: BaseException, path: Path) -> CacheDamaged | EnvironmentProblem:
+    """Tell a damaged file from a disk, lock or permission that stands in the way."""
+    if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+        return CacheDamaged(str(error))
+    if "locked" in str(error):
         return EnvironmentProblem(f"the feature cache {path} is held by another run; wait for it or end it, then rerun")
     return EnvironmentProblem(
-        f"the feature cache {path} cannot be used: {words}; free space, fix permissions or delete the file, then rerun"
+        f"the feature cache {path} cannot be used: {error}; free space, fix permissions or delete the file, then rerun"
     )

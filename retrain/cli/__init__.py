@@ -19,8 +19,21 @@ from retrain.errors import Exit, RetrainError, Terminated, did_you_mean
 _DEBUG = "RETRAIN_DEBUG"
 
 
+class _ReaderGone(Exception):
+    """Whoever read our output, `head` for one, has seen enough."""
+
+
 class Commands(click.Group):
     """A group that names the nearest command for one that it does not know."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command; click would end with 1 where the reader of our output is gone."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except BrokenPipeError:
+            raise _ReaderGone from None
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         """Find a command as click does; the error for an unknown one has a suggestion."""
@@ -93,7 +106,7 @@ def _run(argv: Sequence[str] | None) -> int:
         return _tell("terminated; what was done so far is kept, run again to go on", Exit.TERMINATED)
     except (KeyboardInterrupt, click.Abort):
         return _tell("interrupted; what was done so far is kept, run again to go on", Exit.INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output, `head` for one, has seen enough
+    except (_ReaderGone, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK
     except MemoryError:

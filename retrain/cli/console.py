@@ -11,7 +11,7 @@ import click
 from retrain.errors import REASONS
 
 _SECONDS_BETWEEN_LINES = 5.0
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
@@ -67,4 +67,4 @@ def percent(share: float) -> str:
 
 def skipped_line(path: str, reason: str, detail: str) -> str:
     """Say in one line why a picture was skipped."""
-    return printable(f"skipped {path}: {reason} ({detail or REASONS[reason]})")
+    return printable(f"skipped {path}: {reason} ({detail or REASONS.get(reason, reason)})")

@@ -54,7 +54,11 @@ def label(images: tuple[str, ...], model: Path, top: int | None, as_json: bool) 
 def _label(model: "Model", image: str) -> "Labelled":
     from retrain.images import MAX_BYTES, read_bytes
 
-    data = sys.stdin.buffer.read(MAX_BYTES + 1) if image == "-" else read_bytes(Path(image))
+    if image != "-":
+        return model.label_bytes(read_bytes(Path(image)))
+    if sys.stdin is None:
+        raise BadImage("unreadable", "standard input is closed")
+    data = sys.stdin.buffer.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise BadImage("too-large")
     return model.label_bytes(data)

@@ -1,5 +1,6 @@
 """`retrain train`."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,8 @@ def train(tf_files: Path, model: Path | None, backbone: str, **options: Any) -> 
       retrain train tf_files/ --groups folder          frames of one film scene stay together
       retrain train tf_files/ --folds 5                every picture is tested once
     """
+    # Keras imports scikit-learn, where it is installed, for wrappers that this process does not use: most of a second.
+    sys.modules.setdefault("sklearn", None)  # type: ignore[arg-type]
     from retrain.pipeline import train as run
 
     split, head = from_options(SplitSettings, options), from_options(HeadSettings, options)

@@ -19,6 +19,8 @@ def near_duplicates(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     most, where distances can only be shorter, and checks what is left in full: no pair is missed, and up to some
     100,000 pictures time stays a small fraction of what it took to compute the features. Memory: O(n).
     """
+    if len(features) < 2:
+        return np.empty((0, 2), np.int64)
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     short = unit @ _main_directions(unit)
     squares = np.einsum("nd,nd->n", short, short)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from retrain.errors import BadImage, NothingUsable, UsageError, did_you_mean
-from retrain.images import find, is_ignored
+from retrain.images import find, is_ignored, leads_back
 from retrain.storage import Layout, is_own
 
 
@@ -108,7 +108,11 @@ def _class_folders(root: Path) -> Iterator[Path]:
 
 def _read_classes(root: Path) -> Listing:
     labels, examples, skipped = [], [], []
+    here = {Path(os.path.realpath(root))}
     for folder in _class_folders(root):
+        if folder.is_symlink() and leads_back(folder, here):
+            skipped.append(Skipped(str(folder), "link-loop"))
+            continue
         labels.append(folder.name)
         for path, problem in find(folder, within=root):
             if problem is None:

@@ -89,8 +89,9 @@ def divide(
     parts, names = [""] * len(items), [""] * len(items)
     for unit in units:
         fixed = {items[member].part for member in unit.members} - {""}
+        strictest = TEST if TEST in fixed else VALIDATION
         for member in unit.members:
-            leaks = fixed and not items[member].part
+            leaks = fixed and items[member].part != strictest
             parts[member] = "left-out" if leaks else items[member].part or placed[unit.name]
             names[member] = unit.name
     return Split(tuple(parts), tuple(names), folds)

@@ -35,4 +35,5 @@ def wilson_interval(correct: int, count: int, z: float = _Z_95) -> tuple[float, 
     share = correct / count
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # Rounding must not leave the share outside of its own interval.
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
