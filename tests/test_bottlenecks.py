@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -62,19 +63,11 @@ class Cache:
         self.path, self.flatbuffer = path, flatbuffer
         self.notes: list[str] = []
 
-    def extract(self, paths: Iterable[object], space: Space = SPACE, **options: object) -> Bottlenecks:
+    def extract(self, paths: Iterable[object], space: Space = SPACE, view: str = "squash", **options: object) -> Bottlenecks:
         heard = Heard()
         with Store(self.path, space, heard) as store:
-            found = extract(
-                [str(path) for path in paths],
-                store,
-                self.flatbuffer,
-                "squash",
-                TINY_SIZE,
-                TINY_FEATURES,
-                progress=heard,
-                **options,
-            )
+            words = [str(path) for path in paths]
+            found = extract(words, store, self.flatbuffer, view, TINY_SIZE, TINY_FEATURES, progress=heard, **options)
         self.notes = heard.notes
         return found
 
@@ -148,6 +141,7 @@ def test_a_file_replaced_by_one_of_the_same_size_and_time_is_noticed(cache: Cach
     before = cache.extract(paths)
     with Store(cache.path, SPACE) as store:
         assert set(store.known_files(map(str, paths))) == set(map(str, paths))
+    assert cache.extract(paths, run=lambda *_: pytest.fail("files are read though nothing changed")).computed == 0
     old = paths[0].stat()
     Image.new("RGB", (32, 32), (40, 60, 200)).save(paths[0])
     os.utime(paths[0], ns=(old.st_atime_ns, old.st_mtime_ns))
@@ -216,6 +210,15 @@ def test_another_space_has_no_hits_and_leaves_the_old_one_alone(cache: Cache, pi
     assert cache.extract(pictures).computed == 0
 
 
+def test_spaces_do_not_mix(cache: Cache, pictures: list[Path]) -> None:
+    mirrored = SPACE._replace(preprocessing="mirrored")
+    first = [cache.extract(pictures), cache.extract(pictures, mirrored, "mirror")]
+    again = [cache.extract(pictures), cache.extract(pictures, mirrored, "mirror")]
+    assert not np.array_equal(first[0].features, first[1].features)
+    for before, after in zip(first, again, strict=True):
+        assert after.computed == 0 and np.array_equal(before.features, after.features)
+
+
 # --- damage
 
 
@@ -273,7 +276,9 @@ def flip_vector(blob: bytes) -> bytes:
     "damage",
     [
         lambda cache, key, blob: cache.sql("UPDATE feature SET vector = ? WHERE sha256 = ?", flip_vector(blob), key),
-        lambda cache, key, blob: cache.sql("UPDATE feature SET vector = ? WHERE sha256 = ?", blob[:-4], key),
+        lambda cache, key, blob: cache.sql(
+            "UPDATE feature SET vector = ?, crc32 = ? WHERE sha256 = ?", blob[:-4], zlib.crc32(blob[:-4]), key
+        ),
         lambda cache, key, blob: cache.sql("UPDATE feature SET crc32 = crc32 + 1 WHERE sha256 = ?", key),
         lambda cache, key, blob: cache.sql("UPDATE feature SET notes = CAST(x'c3' AS TEXT) WHERE sha256 = ?", key),
     ],
@@ -318,6 +323,17 @@ def test_two_processes_may_fill_the_same_cache_at_once(cache: Cache, pictures: l
     assert cache.sql("SELECT COUNT(*), COUNT(DISTINCT sha256) FROM feature") == [(20, 20)]
     found = cache.extract(pictures)
     assert found.computed == 0 and np.array_equal(found.features, computed_anew(cache.flatbuffer, pictures))
+
+
+def test_who_finds_the_cache_held_by_another_waits(cache: Cache, pictures: list[Path]) -> None:
+    cache.extract(pictures[:3])
+    connection = sqlite3.connect(cache.path, isolation_level=None)
+    connection.execute("BEGIN EXCLUSIVE")
+    waiting = elsewhere(pictures[0].parent, cache)
+    time.sleep(2)  # long enough for the other to come to the lock
+    connection.execute("COMMIT")
+    connection.close()
+    assert (waiting.communicate(timeout=100)[1], waiting.returncode) == ("", 0)
 
 
 def test_a_killed_process_loses_no_more_than_its_last_few_hundred_files(cache: Cache, tmp_path: Path) -> None:

@@ -137,6 +137,19 @@ def test_paths_that_cannot_work_are_named_with_a_hint(tmp_path: Path) -> None:
             action()
 
 
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("closed", ["", "data", "../outer"])
+def test_a_folder_without_permission_is_named(tmp_path: Path, closed: str) -> None:
+    layout = fill(tmp_path / "outer" / "tf_files", "data/red/a.png", "data/blue/b.png")
+    folder = layout.root.parent if closed == "../outer" else layout.root / closed
+    folder.chmod(0)
+    try:
+        with pytest.raises(UsageError, match="permission denied"):
+            read(layout)
+    finally:
+        folder.chmod(0o700)
+
+
 # --- divide
 
 
@@ -267,7 +280,7 @@ def test_with_a_test_folder_the_rest_is_learnt_from_and_what_would_leak_is_left_
     rest = singles(60)
     held = [Item(sha(5), 2, part="test"), *(Item(sha(900 + label), label, "take", "test") for label in range(3))]
     split = divide([*rest, Item(sha(80), 0, "take"), *held], [(7, 62)])
-    assert split.parts[61:] == ("test",) * 4
+    assert split.parts[61:] == ("test",) * 4 and split.parts.count("test") == 4
     assert [row for row, part in enumerate(split.parts) if part == "left-out"] == [5, 7, 60]
     assert set(split.parts) == {"train", "validation", "test", "left-out"}
 
@@ -319,8 +332,9 @@ def found(features: np.ndarray, labels: np.ndarray) -> set[tuple[int, int]]:
     return set(map(tuple, pairs.tolist()))
 
 
-def test_planted_pairs_are_found_among_thousands_and_no_others() -> None:
-    features, rng = random_features(3000), np.random.default_rng(1)
+@pytest.mark.parametrize("size", [40, 256])
+def test_planted_pairs_are_found_among_thousands_and_no_others(size: int) -> None:
+    features, rng = random_features(3000, size), np.random.default_rng(1)
     rows = rng.permutation(3000)[:200].reshape(100, 2)
     features[rows[:, 1]] = 5 * features[rows[:, 0]] + rng.uniform(0, 2.5, (100, 1)) * features[rows[:, 1]]
     labels = rng.integers(0, 5, 3000)
