@@ -22,6 +22,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from retrain.errors import REASONS, BadImage
+from retrain.storage import is_own
 
 DECODER = "decoder-1"  # raise it with any change that alters pixels: cached features of the old rules then miss
 __all__ = ["REASONS", "Found", "Picture", "decode", "find", "is_ignored", "read_bytes", "sniff"]
@@ -129,6 +130,8 @@ def _walk(root: Path, read_anyway: set[Path], seen: set[tuple[int, int]]) -> Ite
         found, is_folder, is_link = entry
         if not is_folder:
             yield found
+        elif is_own(found.path):
+            continue
         elif _identity(found.path) in seen or (is_link and leads_back(found.path, read_anyway)):
             yield Found(found.path, BadImage("link-loop"))
         else:
@@ -262,7 +265,7 @@ def decode(data: bytes, at_least: int | None = None) -> Picture:
     except BadImage:
         raise
     except Image.DecompressionBombError:
-        raise BadImage("too-large", "more pixels than Pillow allows") from None
+        raise BadImage("too-large", f"more than {MAX_PIXELS // 10**6} megapixels") from None
     except MemoryError:
         raise BadImage("too-large", "out of memory") from None
     except Exception as error:  # noqa: BLE001  see above

@@ -5,10 +5,11 @@ command line, and the model folder and the run record store the values.
 """
 
 import dataclasses
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from retrain.errors import UsageError, did_you_mean
 
@@ -32,12 +33,22 @@ class Checked:
             option = "--" + item.name.replace("_", "-")
             if value is None:
                 continue
+            value = self._converted(item, option, value)
             choices, low, high = (item.metadata[key] for key in ("choices", "low", "high"))
             if choices and value not in choices:
                 hint = did_you_mean(str(value), choices) or "; one of " + ", ".join(choices)
                 raise UsageError(f"{option} '{value}' is not known{hint}")
             if (low is not None and not value >= low) or (high is not None and not value <= high):
                 raise UsageError(f"{option} {value} is out of range; it goes from {low} to {high}")
+
+    def _converted(self, item: dataclasses.Field, option: str, value: Any) -> Any:
+        """Return the value in the type that the field states: from Python, paths may be text and numbers may not."""
+        kind = next((kind for kind in get_args(item.type) if kind is not type(None)), item.type)
+        if kind is Path and isinstance(value, str | os.PathLike):
+            object.__setattr__(self, item.name, Path(value))
+        elif kind in (int, float) and (isinstance(value, bool) or not isinstance(value, int | kind)):
+            raise UsageError(f"{option} {value!r} is no {'whole number' if kind is int else 'number'}")
+        return getattr(self, item.name)
 
 
 @dataclass(frozen=True)

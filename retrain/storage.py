@@ -52,16 +52,15 @@ class Layout:
         return self.root / "reports"
 
 
-def own_folder(folder: Path) -> Path:
+def own_folder(folder: Path, hint: str = "") -> Path:
     """Create a folder for our output, marked as ours, and return it.
 
     Raises UsageError where a folder of that name holds something else, EnvironmentProblem where it cannot be made.
     """
     try:
         if folder.is_dir() and not (folder / SENTINEL).exists() and any(folder.iterdir()):
-            raise UsageError(
-                f"{folder} exists and was not made by retrain; move it away, or class folders into {folder.parent}/data"
-            )
+            advice = hint or f"move it away, or class folders into {folder.parent}/data"
+            raise UsageError(f"{folder} exists and was not made by retrain; {advice}")
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / SENTINEL).exists():
             write_atomically(folder / SENTINEL, b"written by retrain\n")
@@ -76,7 +75,10 @@ def own_folder(folder: Path) -> Path:
 
 def is_own(folder: Path) -> bool:
     """True for a folder that we made: no class folder, whatever it is called."""
-    return (folder / SENTINEL).exists()
+    try:
+        return (folder / SENTINEL).exists()
+    except PermissionError:
+        return False
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -123,7 +125,9 @@ def user_cache() -> Path:
     chosen = os.environ.get("RETRAIN_CACHE_DIR")
     user = os.getuid() if hasattr(os, "getuid") else 0
     shared = Path(tempfile.gettempdir()) / f"retrain-{user}"
-    candidates = [Path(chosen) if chosen else platformdirs.user_cache_path("retrain"), shared]
+    candidates = [shared]
+    with contextlib.suppress(RuntimeError):  # a user without a home, as in a container run under a foreign number
+        candidates.insert(0, Path(chosen) if chosen else platformdirs.user_cache_path("retrain"))
     for folder in candidates:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -23,6 +23,10 @@ class _ReaderGone(Exception):
     """Whoever read our output, `head` for one, has seen enough."""
 
 
+class _Interrupted(BaseException):
+    """Ctrl-C."""
+
+
 class Commands(click.Group):
     """A group that names the nearest command for one that it does not know."""
 
@@ -34,6 +38,8 @@ class Commands(click.Group):
             return result
         except BrokenPipeError:
             raise _ReaderGone from None
+        except KeyboardInterrupt:  # click would print an empty line first
+            raise _Interrupted from None
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         """Find a command as click does; the error for an unknown one has a suggestion."""
@@ -104,7 +110,7 @@ def _run(argv: Sequence[str] | None) -> int:
         return _tell(str(error), error.exit_code)
     except Terminated:
         return _tell("terminated; what was done so far is kept, run again to go on", Exit.TERMINATED)
-    except (KeyboardInterrupt, click.Abort):
+    except (_Interrupted, KeyboardInterrupt, click.Abort):
         return _tell("interrupted; what was done so far is kept, run again to go on", Exit.INTERRUPTED)
     except (_ReaderGone, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -113,7 +119,8 @@ def _run(argv: Sequence[str] | None) -> int:
         return _tell("out of memory; close other programs or use fewer pictures at once", Exit.ENVIRONMENT)
     except OSError as error:
         return _tell(
-            f"{error.strerror or error}: {error.filename or 'no file named'}; fix this and run again", Exit.ENVIRONMENT
+            f"{error.strerror or error}: {error.filename or 'standard input or output'}; fix this and run again",
+            Exit.ENVIRONMENT,
         )
     except Exception as error:  # noqa: BLE001  a defect of ours: one line as well, and how to get the rest
         return _tell(f"internal error, {type(error).__name__}: {error}; run with --debug and report it", Exit.CHECK_FAILED)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Copy each picture of a folder to <label>-<score>.<ext>.")
-@click.argument("images", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("images", type=click.Path(path_type=Path, readable=False))
+@click.argument("out", type=click.Path(path_type=Path, readable=False))
 @model_option
 @click.option("--sort", is_flag=True, help="Put the copies into one folder a label.")
 @click.option("--dry-run", is_flag=True, help="Only print what would be copied where.")

@@ -55,6 +55,8 @@ def _label(model: "Model", image: str) -> "Labelled":
     from retrain.images import MAX_BYTES, read_bytes
 
     if image != "-":
+        if Path(image).is_dir():
+            raise BadImage("not-a-file", "a folder; for whole folders: retrain classify")
         return model.label_bytes(read_bytes(Path(image)))
     if sys.stdin is None:
         raise BadImage("unreadable", "standard input is closed")

@@ -47,7 +47,7 @@ def _type_of(field: dataclasses.Field) -> click.ParamType:
     if field.metadata["choices"]:
         return Choice(field.metadata["choices"])
     if base is Path:
-        return click.Path(path_type=Path)
+        return click.Path(path_type=Path, readable=False)
     if base is int:
         return click.IntRange(field.metadata["low"], field.metadata["high"])
     if base is float:
@@ -62,7 +62,7 @@ def from_options(kind: type[Settings], options: Mapping[str, Any]) -> Settings:
 
 model_option = click.option(
     "--model",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     default=DEFAULT_MODEL,
     show_default=True,
     help="Model folder, as written by retrain train.",

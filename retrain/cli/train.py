@@ -19,8 +19,12 @@ _SHOWN = 10
 
 
 @click.command(short_help="Learn from tf_files/data/<class>/... and write tf_files/model/.")
-@click.argument("tf_files", type=click.Path(path_type=Path))
-@click.option("--model", type=click.Path(path_type=Path), help="Folder to write the model to.  [default: TF_FILES/model]")
+@click.argument("tf_files", type=click.Path(path_type=Path, readable=False))
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path, readable=False),
+    help="Folder to write the model to.  [default: TF_FILES/model]",
+)
 @click.option(
     "--backbone", default="efficientnet-lite0", show_default=True, help="Pretrained network that gives the features."
 )

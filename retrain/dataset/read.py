@@ -99,10 +99,10 @@ def _class_folders(root: Path) -> Iterator[Path]:
     for name in sorted(os.listdir(root), key=os.fsencode):
         folder = root / name
         try:
-            is_class = not is_ignored(name) and stat.S_ISDIR(folder.stat().st_mode) and not is_own(folder)
+            is_folder = stat.S_ISDIR(folder.stat().st_mode)
         except OSError:
-            continue  # a dangling link or the like directly in data/, where loose files are no inputs either
-        if is_class:
+            is_folder = False  # a dangling link: no input, like all files directly in data/
+        if is_folder and not is_ignored(name) and not is_own(folder):
             yield folder
 
 

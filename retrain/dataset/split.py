@@ -138,7 +138,8 @@ def _into_parts(
     placed, movable = {}, set()
     for unit in units:
         fixed = sorted({items[member].part for member in unit.members} - {""})
-        before = _kept_part(unit, items, known, PARTS)
+        # A part that has a folder of its own now holds nothing else, whatever an earlier run decided.
+        before = _kept_part(unit, items, known, [part for part in PARTS if part not in own_folder])
         by_hash = TEST if unit.place < to_test else VALIDATION if unit.place < to_validation else TRAIN
         placed[unit.name] = (fixed and fixed[-1]) or before or by_hash
         if not fixed and before in ("", TRAIN):

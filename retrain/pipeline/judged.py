@@ -9,7 +9,7 @@ import numpy as np
 from retrain import artifact, devices, head
 from retrain.dataset import Item, Split, SplitError, divide, near_duplicates
 from retrain.dataset.split import DEFAULT_FOLDS
-from retrain.errors import ModelRefused, NothingUsable
+from retrain.errors import ModelRefused, NothingUsable, UsageError
 from retrain.evaluate import Accuracy, accuracy
 from retrain.head import Head, Sweep
 from retrain.pipeline.examples import Examples
@@ -59,11 +59,17 @@ def divide_examples(examples: Examples, settings: SplitSettings, target: Path, r
                 f"classes with nothing to learn from but copies of test pictures: {small}; add pictures or drop --test-dir"
             ) from None
         progress.note(
-            f"too few pictures, or too many alike, to keep some aside for a test; missing in class {small}:"
-            " judging by cross-validation"
+            f"too few {'groups' if settings.groups else 'pictures, or too many alike,'} to keep some aside for a test;"
+            f" missing in class {small}: judging by cross-validation"
         )
         loose = [item._replace(part="") for item in items]
         parts = divide(loose, pairs, folds=min(DEFAULT_FOLDS, len(items)), kept=kept)
+    if len(set(parts.units)) < 2:
+        if settings.groups:
+            raise UsageError(
+                f"--groups '{settings.groups}' puts all pictures into one group; use an expression that tells them apart"
+            )
+        raise NothingUsable("all pictures are copies of one another, or nearly; add pictures that differ")
     for row in parts.rows("left-out"):
         record.skip(examples.paths[row], "left-out", "same or nearly the same as a picture of the test or validation folder")
     record.divided(examples.labels, examples.classes, parts, len(pairs))

@@ -21,7 +21,7 @@ from retrain.dataset import Listing, Skipped, Split
 from retrain.errors import Exit, RetrainError, Terminated
 from retrain.runner import cores
 from retrain.settings import HeadSettings, SplitSettings, as_plain
-from retrain.storage import Layout, own_folder, write_atomically
+from retrain.storage import Layout, is_own, own_folder, write_atomically
 
 _PACKAGES = ("retrain", "tensorflow", "keras", "ai-edge-litert", "pillow", "numpy", "safetensors")
 RECORD = "train.json"
@@ -35,6 +35,7 @@ class Record:
         self.skipped: list[Skipped] = []
         self.versions = {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
         self.used = self.computed = self.cached = 0
+        self.listed = False
         self._facts: dict[str, Any] = {"status": "failed", "error": None, "exit_code": int(Exit.CHECK_FAILED)}
         self._seconds: dict[str, float] = {}
         self._started, self._clock = datetime.now(UTC), time.perf_counter()
@@ -116,7 +117,9 @@ class Record:
         else:
             status = "failed" if isinstance(error, Exception) else "interrupted"
             self._facts.update(status=status, error=str(error) or type(error).__name__, exit_code=int(_exit_code(error)))
-        if not self._layout.root.is_dir():
+        # Without class folders this may be any folder, given by mistake: leave nothing in it.
+        meant = self.listed or (self._layout.root / "data").is_dir() or is_own(self._layout.reports)
+        if not (meant and self._layout.root.is_dir()):
             return
         try:
             text = json.dumps(self.as_json(), indent=1, ensure_ascii=True) + "\n"

@@ -61,8 +61,9 @@ def train(
     with Record(layout, chosen, split, head) as record:
         with record.stage("listing"):
             listing = read(layout, split.groups, split.validation_dir, split.test_dir)
-            for folder in (layout.reports, target):
-                own_folder(folder)
+            record.listed = True
+            own_folder(layout.reports)
+            own_folder(target, "" if model is None else "move it away or choose another --model")
         with record.stage("backbone"):
             flatbuffer, weights = backbones.flatbuffer(chosen, progress), backbones.weights_hash(chosen)
         with record.stage("bottlenecks"):
