@@ -89,9 +89,14 @@ class HeadSettings(Checked):
     """How the softmax head is trained."""
 
     steps: int = _setting(
-        0, "Training steps; 0: enough for 40 passes over the pictures, but at least 500 and at most 5000.", low=0, high=10**7
+        0, "Training steps; 0: enough for 40 passes over the pictures, but at least 300 and at most 5000.", low=0, high=10**7
     )
-    learning_rate: float = _setting(0.01, "Highest learning rate; it falls to zero along a cosine.", low=1e-7, high=10.0)
+    learning_rate: float | None = _setting(
+        None,
+        "Highest learning rate, which falls to zero along a cosine; by default 10 divided by the steps, at most 0.02.",
+        low=1e-7,
+        high=10.0,
+    )
     batch_size: int = _setting(128, "Pictures a step.", low=1, high=10**6)
     l2: float | None = _setting(
         None, "Strength of the L2 penalty; by default the best of a sweep, chosen on validation pictures.", low=0.0, high=1e4
