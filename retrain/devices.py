@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,7 @@ def start() -> Any:
     """Import TensorFlow and Keras quietly, let GPUs take memory as they need it; return the module."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    with native_chatter_dropped(), _without_garbage_collection():
+    with native_chatter_dropped(), _lasting():
         import keras  # noqa: F401  imports TensorFlow in an order that both like
         import tensorflow as tf
 
@@ -29,18 +30,21 @@ def start() -> Any:
 
 
 @contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Spare an import that makes hundreds of thousands of lasting objects the search for garbage among them.
+def _lasting() -> Iterator[None]:
+    """Do not look for garbage among the hundreds of thousands of objects that an import makes, then or later.
 
-    It is an eighth of the time that importing TensorFlow and Keras takes.
+    The search is an eighth of the time that importing TensorFlow and Keras takes.
     """
-    collecting = gc.isenabled()
+    if "tensorflow" in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.collect()  # what is garbage now would be kept with the rest
     gc.disable()
     try:
         yield
+        gc.freeze()
     finally:
-        if collecting:
-            gc.enable()
+        gc.enable()
 
 
 def precision(asked: str) -> str:

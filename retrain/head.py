@@ -14,6 +14,7 @@ import numpy as np
 
 from retrain.devices import precision, start
 from retrain.errors import EnvironmentProblem
+from retrain.quiet import native_chatter_dropped
 from retrain.settings import HeadSettings
 
 if TYPE_CHECKING:
@@ -147,7 +148,8 @@ def _train_many(
     heads = len(masks) * len(strengths)
     bank = layers.Dense(heads * classes, kernel_initializer="zeros", dtype=precision(settings.precision), name="heads")
     bank.build((None, features.shape[1]))
-    _descend(tf, bank, (features - mean) / scale, labels, classes, masks, strengths, settings)
+    with native_chatter_dropped():  # oneDNN's, at each kernel that it lacks in half precision
+        _descend(tf, bank, (features - mean) / scale, labels, classes, masks, strengths, settings)
     kernels, biases = (np.asarray(tensor, np.float64) for tensor in bank.get_weights())
     if not (np.isfinite(kernels).all() and np.isfinite(biases).all()):
         raise EnvironmentProblem(

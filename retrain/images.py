@@ -22,6 +22,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from retrain.errors import REASONS, BadImage
+from retrain.quiet import native_chatter_dropped
 from retrain.storage import is_own
 
 DECODER = "decoder-1"  # raise it with any change that alters pixels: cached features of the old rules then miss
@@ -47,6 +48,7 @@ _TURNS = {  # EXIF orientation -> what makes the picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_BAND_ROWS = 64  # scaled to 8 bits at a time
 IGNORED_NAMES = {"thumbs.db", "desktop.ini"}
 
 _SIGNATURES = (
@@ -259,7 +261,8 @@ def decode(data: bytes, at_least: int | None = None) -> Picture:
             notes = ["first-frame"] if getattr(opened, "is_animated", False) else []
             if at_least and kind == "JPEG":
                 opened.draft(None, (at_least, at_least))
-            opened.load()
+            with native_chatter_dropped() if kind == "TIFF" else contextlib.nullcontext():  # libtiff writes to stderr
+                opened.load()
             upright = _upright(opened, notes)
             return Picture(_to_rgb(upright), kind, tuple(notes))
     except BadImage:
@@ -278,8 +281,7 @@ def _damaged(error: Exception) -> BadImage:
         return BadImage("corrupt", "the header cannot be read")
     if isinstance(error, EOFError) or any(word in words for word in ("truncated", "not processed", "unexpected end")):
         return BadImage("truncated")
-    # Pillow's own words hold object addresses now and then, so only the kind of error is passed on.
-    return BadImage("corrupt", type(error).__name__)
+    return BadImage("corrupt")  # Pillow's own words say nothing to a user, and hold object addresses now and then
 
 
 def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
@@ -324,12 +326,23 @@ def _to_8_bit(image: Image.Image) -> np.ndarray:
     16 bits: 65535 is white. 32 bits: as 16 where the values fit, else the largest is white. Floats: [0, 1], or 0..255
     where any value is above 1; not finite counts as 0.
     """
-    values = np.nan_to_num(np.asarray(image).astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    top = values.max(initial=0.0)
+    values = np.asarray(image)
+    bands = [slice(top, top + _BAND_ROWS) for top in range(0, len(values), _BAND_ROWS)]
+    top = max((_exact(values[band]).max(initial=0.0) for band in bands), default=0.0)
     if image.mode == "F":
         white = 1.0 if top <= 1.0 else 255.0
     else:
         white = 65535.0 if top <= 65535.0 else top
-    grey = np.clip(np.rint(values * (255.0 / white)), 0, 255).astype(np.uint8)
     hidden = image.info.get("transparency")  # the one value of a 16-bit PNG that is transparent
-    return np.where(values == hidden, 255, grey).astype(np.uint8) if isinstance(hidden, int) else grey
+    grey = np.empty(values.shape, np.uint8)
+    for band in bands:
+        exact = _exact(values[band])
+        grey[band] = np.clip(np.rint(exact * (255.0 / white)), 0, 255)
+        if isinstance(hidden, int):
+            grey[band][exact == hidden] = 255
+    return grey
+
+
+def _exact(values: np.ndarray) -> np.ndarray:
+    """Return values as float64, whatever is not finite as 0: eight bytes a pixel, so some rows at a time."""
+    return np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)

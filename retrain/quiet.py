@@ -8,9 +8,9 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Lock
+from threading import RLock
 
-_LOCK = Lock()
+_LOCK = RLock()  # blocks may nest: loading a network starts TensorFlow
 
 
 @contextmanager

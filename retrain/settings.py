@@ -44,8 +44,12 @@ class Checked:
     def _converted(self, item: dataclasses.Field, option: str, value: Any) -> Any:
         """Return the value in the type that the field states: from Python, paths may be text and numbers may not."""
         kind = next((kind for kind in get_args(item.type) if kind is not type(None)), item.type)
-        if kind is Path and isinstance(value, str | os.PathLike):
+        if kind is Path:
+            if not isinstance(value, str | os.PathLike):
+                raise UsageError(f"{option} {value!r} is no path")
             object.__setattr__(self, item.name, Path(value))
+        elif kind is str and not isinstance(value, str):
+            raise UsageError(f"{option} {value!r} is no text")
         elif kind in (int, float) and (isinstance(value, bool) or not isinstance(value, int | kind)):
             raise UsageError(f"{option} {value!r} is no {'whole number' if kind is int else 'number'}")
         return getattr(self, item.name)

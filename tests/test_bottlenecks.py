@@ -20,19 +20,19 @@ from retrain.backbones import Backbone
 from retrain.bottlenecks import Bottlenecks, Space, Store, extract
 from retrain.errors import EnvironmentProblem
 from retrain.progress import Silent
-from retrain.runner import Runner, run_locally
+from retrain.runner import Network, Runner, run_locally
 from retrain.views import decode_for, render
 from tests.conftest import TINY_FEATURES, TINY_SIZE
 from tests.drawing import draw
+from tests.privileges import where_permissions_count
 
-ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 SPACE = Space("tiny", "weights", "preprocessing", "engine")
 RED = (200, 50, 40)
 ELSEWHERE = """
 import os, signal, sys
 from pathlib import Path
 from retrain.bottlenecks import Space, Store, extract
-from retrain.runner import run_locally
+from retrain.runner import Network, Runner, run_locally
 
 folder, cache, flatbuffer, die_after = sys.argv[1:]
 def run(make_worker, tasks):
@@ -43,7 +43,7 @@ def run(make_worker, tasks):
 
 with Store(Path(cache), Space("tiny", "weights", "preprocessing", "engine")) as store:
     paths = sorted(str(path) for path in Path(folder).iterdir())
-    found = extract(paths, store, Path(flatbuffer).read_bytes(), "squash", 32, 24, run=run)
+    found = extract(paths, store, Network(Runner.engine, Path(flatbuffer).read_bytes()), "squash", 32, 24, run=run)
     assert len(found.rows) == len(paths), found.problems
 """
 
@@ -63,11 +63,15 @@ class Cache:
         self.path, self.flatbuffer = path, flatbuffer
         self.notes: list[str] = []
 
+    @property
+    def network(self) -> Network:
+        return Network(Runner.engine, self.flatbuffer)
+
     def extract(self, paths: Iterable[object], space: Space = SPACE, view: str = "squash", **options: object) -> Bottlenecks:
         heard = Heard()
         with Store(self.path, space, heard) as store:
             words = [str(path) for path in paths]
-            found = extract(words, store, self.flatbuffer, view, TINY_SIZE, TINY_FEATURES, progress=heard, **options)
+            found = extract(words, store, self.network, view, TINY_SIZE, TINY_FEATURES, progress=heard, **options)
         self.notes = heard.notes
         return found
 
@@ -250,6 +254,30 @@ def test_a_file_that_is_no_cache_of_ours_is_put_aside_and_filled_again(
     assert cache.extract(pictures).computed == 0 and cache.notes == []
 
 
+def test_files_damaged_within_the_same_second_are_all_put_aside(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.strftime", lambda _: "20250102-030405")
+    damaged = [f"no database, number {number}".encode() * 99 for number in range(3)]
+    for data in damaged:
+        cache.path.write_bytes(data)
+        cache.extract([])
+    aside = {path.name: path.read_bytes() for path in cache.path.parent.glob("bottlenecks.sqlite.*")}
+    first = "bottlenecks.sqlite.corrupt-20250102-030405"
+    assert aside == dict(zip([first, f"{first}-2", f"{first}-3"], damaged, strict=True))
+
+
+def test_of_two_that_find_the_same_damage_only_one_puts_the_file_aside(cache: Cache, pictures: list[Path]) -> None:
+    cache.extract(pictures[:3])
+    heard = [Heard(), Heard()]
+    with Store(cache.path, SPACE, heard[0]) as first, Store(cache.path, SPACE, heard[1]) as second:
+        first.renew()
+        fresh = cache.path.stat().st_ino
+        second.renew()
+        assert cache.path.stat().st_ino == fresh
+        assert len(list(cache.path.parent.glob("bottlenecks.sqlite.corrupt-*"))) == 1
+    assert [len(each.notes) for each in heard] == [1, 0]
+    assert [cache.extract(pictures).computed, cache.extract(pictures).computed] == [20, 0]
+
+
 @pytest.mark.parametrize(
     "name", ["space", "sqlite_autoindex_space_1", "feature", "sqlite_autoindex_feature_1", "bad", "file"]
 )
@@ -353,7 +381,7 @@ def test_a_cache_that_cannot_be_opened_is_the_environments_fault(cache: Cache, t
             Store(path, SPACE)
 
 
-@pytest.mark.skipif(ROOT, reason="root may write everywhere")
+@where_permissions_count
 def test_a_folder_that_cannot_be_written_is_the_environments_fault(cache: Cache, tmp_path: Path) -> None:
     folder = tmp_path / "closed"
     folder.mkdir(mode=0o500)

@@ -250,6 +250,27 @@ def test_sort_makes_one_folder_a_label(labeller: Labeller, images: Path, tmp_pat
         check_account(images, tmp_path / "out")
 
 
+def test_copies_of_an_earlier_run_with_another_layout_stay_and_are_counted_once(
+    labeller: Labeller, images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert classify(labeller, images, out).unlisted == 0
+    before = copies(out)
+    for dry_run, copied, unlisted in [(True, 3, 3), (False, 3, 3), (False, 0, 0)]:
+        outcome = classify(labeller, images, out, sort=True, dry_run=dry_run)
+        assert (outcome.copied, outcome.unlisted) == (copied, unlisted)
+        assert before.items() <= copies(out).items()
+    assert len(copies(out)) == 6 and not set(before) & {row["copy"] for row in rows(out)}
+
+
+def test_copies_of_an_earlier_run_that_were_removed_are_not_counted(
+    labeller: Labeller, images: Path, tmp_path: Path
+) -> None:
+    classify(labeller, images, tmp_path / "out")
+    (tmp_path / "out" / min(copies(tmp_path / "out"))).unlink()
+    assert classify(labeller, images, tmp_path / "out", sort=True).unlisted == 2
+
+
 def test_a_dry_run_tells_all_and_writes_nothing(labeller: Labeller, images: Path, tmp_path: Path) -> None:
     told: list[Row] = []
     outcome = classify(labeller, images, tmp_path / "out", dry_run=True, told=told.append)

@@ -73,7 +73,7 @@ MISTAKES = [
     ("train tf_empty", 4, "tf_empty/data has no class folders; put pictures into tf_empty/data/<class>/"),
     ("train tf_files more", 2, "unexpected extra argument"),
     ("train tf_files --backbone tini", 2, "--backbone 'tini' is not known; did you mean 'tiny'?"),
-    ("train tf_files --backbone zzz", 2, "--backbone 'zzz' is not known; known: "),
+    ("train tf_files --backbone zzz", 2, "--backbone 'zzz' is not known; for the names see: retrain backbones"),
     ("train tf_files --class-weight balancd", 2, "'balancd' is not one of none, balanced; did you mean 'balanced'?"),
     ("train tf_files --precision mixed_flaot16", 2, "did you mean 'mixed_float16'?"),
     ("train tf_files --folds 1", 2, "--folds 1 leaves nothing to learn from; use 0 (off) or at least 2"),
@@ -269,6 +269,38 @@ def test_classify_sums_up_and_says_when_there_was_nothing_new(room: Path, retrai
     assert retrain(*line, "--sort").code == 3 and sorted(path.name for path in Path("out").glob("*/")) == ["blue", "red"]
     Path("pictures/words.jpg").unlink()
     assert retrain(*line).code == 0
+
+
+def test_classify_says_which_copies_are_no_longer_listed(room: Path, retrain: Callable[..., Ran]) -> None:
+    line = ["classify", "pictures", "out", "--model", "trained"]
+    for options, words in [
+        ([], None),
+        (["--sort", "--dry-run"], "2 of these had another name"),
+        (["--sort"], "2 of these had another name"),
+        (["--sort"], None),
+    ]:
+        ran = retrain(*line, *options)
+        told = [text.removeprefix("earlier:").strip() for text in ran.out if text.startswith("earlier:")]
+        assert ran.code == 0 and len(told) == bool(words) and (not words or told[0].startswith(words)), ran
+
+
+@pytest.mark.parametrize(
+    ("typed", "stage"),
+    [
+        ("train tf_files", "retrain.pipeline.train"),
+        ("label pictures/red.png --model trained", "retrain.artifact.load"),
+        ("classify pictures out --model trained", "retrain.classify.classify"),
+    ],
+)
+def test_ctrl_c_is_one_line_that_says_what_next(
+    room: Path, retrain: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, typed: str, stage: str
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage, interrupted)
+    line = "retrain: interrupted; what was done so far is kept, run again to go on"
+    assert retrain(*typed.split()) == Ran(130, [], [line])
 
 
 def test_debug_shows_the_traceback_and_ends_the_same(room: Path, command: Command) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from retrain.dataset import PARTS, Item, SplitError, divide, near_duplicates, read
 from retrain.errors import NothingUsable, UsageError
 from retrain.storage import Layout, own_folder
+from tests.privileges import where_permissions_count
 
 # --- read: no picture is opened, so empty files will do
 
@@ -137,7 +138,7 @@ def test_paths_that_cannot_work_are_named_with_a_hint(tmp_path: Path) -> None:
             action()
 
 
-@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may read everything")
+@where_permissions_count
 @pytest.mark.parametrize("closed", ["", "data", "../outer"])
 def test_a_folder_without_permission_is_named(tmp_path: Path, closed: str) -> None:
     layout = fill(tmp_path / "outer" / "tf_files", "data/red/a.png", "data/blue/b.png")
@@ -148,6 +149,21 @@ def test_a_folder_without_permission_is_named(tmp_path: Path, closed: str) -> No
             read(layout)
     finally:
         folder.chmod(0o700)
+
+
+@where_permissions_count
+def test_a_class_folder_without_permission_is_a_class_and_skipped_with_the_reason(tmp_path: Path) -> None:
+    layout = fill(tmp_path, "data/red/a.png", "data/blue/b.png", "data/green/deep/c.png")
+    closed = [layout.data / "blue", layout.data / "green" / "deep"]
+    for folder in closed:
+        folder.chmod(0)
+    try:
+        listing = read(layout)
+    finally:
+        for folder in closed:
+            folder.chmod(0o700)
+    assert [(Path(item.path), item.reason) for item in listing.skipped] == [(folder, "unreadable") for folder in closed]
+    assert listing.labels == ("blue", "green", "red") and [example.label for example in listing.examples] == ["red"]
 
 
 # --- divide
@@ -252,6 +268,16 @@ def test_what_an_earlier_run_decided_is_kept() -> None:
     items = singles(300)
     kept = {item.sha256: PARTS[number // 3 % 3] for number, item in enumerate(items)}
     assert divide(items, kept=kept).parts == tuple(kept.values())
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_what_an_earlier_run_decided_gives_way_to_a_folder_of_its_own(part: str) -> None:
+    items = singles(300)
+    kept = {item.sha256: PARTS[number // 3 % 3] for number, item in enumerate(items)}
+    held = [Item(sha(900 + label), label, part=part) for label in range(3)]
+    parts = divide([*items, *held], kept=kept).parts
+    assert parts[300:] == (part,) * 3 and part not in parts[:300]
+    assert all(now == before for now, before in zip(parts[:300], kept.values(), strict=True) if before != part)
 
 
 def test_a_unit_joined_from_several_parts_goes_where_most_were_and_a_tie_to_the_one_least_trained_on() -> None:

@@ -6,6 +6,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -14,12 +15,13 @@ import pytest
 from PIL import Image
 
 from retrain.errors import BadImage
-from retrain.images import FORMATS, MAX_BYTES, REASONS, decode, find, read_bytes
+from retrain.images import FORMATS, MAX_BYTES, REASONS, _to_8_bit, decode, find, read_bytes
+from retrain.storage import own_folder
 from tests.drawing import draw
+from tests.privileges import where_permissions_count
 
 CORPUS = Path(__file__).parents[1].parent / "shared" / "bad-images"
 CORPUS_FILES = sorted(path for path in CORPUS.glob("*") if path.suffix != ".tsv")
-ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 RED, BLUE = (200, 50, 40), (40, 60, 200)
 UNDO = {  # EXIF orientation -> what a camera held that way does to the scene
     1: None,
@@ -157,6 +159,34 @@ def test_16_bits_are_scaled_to_8_over_the_whole_range() -> None:
     assert np.array_equal(np.asarray(grey), every)
 
 
+DEEP: dict[str, tuple[str, float, list[float]]] = {  # name -> (type, what is white, values, the last at the very end)
+    "16 bits": ("uint16", 65535, [0, 40000, 40001, 65534, 65535]),
+    "16 bits, dark": ("uint16", 65535, [0, 1, 128, 129]),
+    "32 bits, as 16": ("int32", 65535, [-5, 0, 40000, 65535]),
+    "32 bits": ("int32", 2**31 - 1, [-5, 0, 65536, 2**30, 2**31 - 1]),
+    "floats to 1": ("float32", 1, [-1, 0, 0.25, 0.5, np.nan, np.inf, 1]),
+    "floats to 255": ("float32", 255, [-1, 0, 0.25, 0.5, np.nan, -np.inf, 1, 200]),
+}
+
+
+@pytest.mark.parametrize("height", [1, 63, 64, 65, 200])  # 64 rows are scaled at a time
+@pytest.mark.parametrize("name", DEEP)
+def test_deep_pictures_of_any_height_are_scaled_by_one_rule_for_all_rows(name: str, height: int) -> None:
+    kind, white, values = DEEP[name]
+    pixels = np.random.default_rng(height).choice(np.array(values[:-1], kind), (height, 21))
+    pixels[-1, -1] = values[-1]
+    exact = np.where(np.isfinite(pixels), pixels, 0).astype(np.float64)
+    expected = np.clip(np.rint(exact * (255 / white)), 0, 255).astype(np.uint8)
+    assert np.array_equal(_to_8_bit(Image.fromarray(pixels)), expected)
+
+
+@pytest.mark.parametrize("height", [1, 63, 64, 65, 200])
+def test_the_value_that_is_transparent_is_white_in_all_rows(height: int) -> None:
+    pixels = np.random.default_rng(height).choice(np.array([0, 39999, 40000, 40001], np.uint16), (height, 21))
+    grey = np.asarray(decode(encoded(Image.fromarray(pixels), "PNG", transparency=40000)).image.getchannel("G"))
+    assert np.array_equal(grey == 255, pixels == 40000) and set(np.unique(grey[pixels != 40000])) == {0, 156}
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_format_on_the_list_decodes(kind: str) -> None:
     picture = decode(encoded(flat(), kind))
@@ -275,6 +305,34 @@ def test_16_bit_pictures_take_no_more_than_a_few_times_the_memory_of_their_pixel
     assert outcome == "PNG" and grown < 200  # 32 MB as they are stored, 48 MB as RGB
 
 
+def test_16_bit_pictures_are_never_held_as_floats_as_a_whole() -> None:
+    data = encoded(Image.fromarray(np.zeros((2000, 2000), np.uint16)), "PNG")
+    decode(data)  # what is imported on the way does not count
+    tracemalloc.start()  # sees what numpy takes, not the pixels that Pillow itself holds
+    try:
+        decode(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * 2000 * 2000  # a float64 of each pixel alone
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "jpeg"])
+def test_a_damaged_tiff_is_refused_without_a_word_from_its_library(
+    compression: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RETRAIN_DEBUG", raising=False)  # would let it through
+    whole = encoded(noisy(), "TIFF", compression=compression)
+    damaged = whole[:8] + bytes(400) + whole[408:]  # the pixels begin behind the eight bytes of the header
+    with pytest.raises(OSError, match="decoder error"):
+        Image.open(io.BytesIO(damaged)).load()
+    assert capfd.readouterr().err  # from C: Python never sees it
+    assert refusal(damaged).reason in {"corrupt", "truncated"}
+    assert capfd.readouterr() == ("", "")
+    os.write(2, b"heard again")
+    assert capfd.readouterr().err == "heard again"
+
+
 @pytest.mark.skipif(not CORPUS_FILES, reason="the collection of damaged pictures is not there")
 @pytest.mark.parametrize("path", CORPUS_FILES, ids=lambda path: path.name)
 def test_a_damaged_picture_decodes_or_is_refused_and_always_the_same(path: Path) -> None:
@@ -311,7 +369,7 @@ def test_reading_gives_the_bytes_or_the_reason(tmp_path: Path) -> None:
     assert read_bytes(tmp_path / "good") == b"bytes"
 
 
-@pytest.mark.skipif(ROOT, reason="root may read everything")
+@where_permissions_count
 def test_files_and_folders_without_permission_are_named(tmp_path: Path) -> None:
     draw(tmp_path / "open.png", RED, 1)
     draw(tmp_path / "closed.png", RED, 2).chmod(0)
@@ -336,6 +394,16 @@ def test_what_file_managers_leave_behind_is_no_input(tmp_path: Path) -> None:
     for name in (".DS_Store", "Thumbs.db", "THUMBS.DB", "Desktop.ini", "sub/desktop.ini", "sub/.x.png.part"):
         (tmp_path / name).touch()
     assert found(tmp_path) == {"sub/x.png": None}
+
+
+def test_what_retrain_itself_wrote_is_no_input(tmp_path: Path) -> None:
+    for name in ("model/x.png", "red/reports/x.png", "red/a.png"):
+        draw(tmp_path / name, RED, 1)
+    for name in ("model", "red/reports"):
+        (tmp_path / name / "x.png").rename(tmp_path / "x.png")
+        own_folder(tmp_path / name)
+        (tmp_path / "x.png").rename(tmp_path / name / "x.png")
+    assert found(tmp_path) == {"red/a.png": None}
 
 
 def test_links_are_followed_unless_they_lead_back_or_nowhere(tmp_path: Path) -> None:

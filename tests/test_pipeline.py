@@ -1,16 +1,36 @@
 """The whole line, end to end, on a tiny backbone."""
 
+import hashlib
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from retrain import HeadSettings, SplitSettings, load
 from retrain.backbones import Backbone
-from retrain.errors import NothingUsable
+from retrain.errors import NothingUsable, UsageError
 from retrain.pipeline import train
-from tests.drawing import draw
+from retrain.progress import Silent
+from tests.drawing import COLOURS, draw, draw_classes
+
+QUICK = HeadSettings(steps=50)
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.notes.append(line)
+
+
+def notes_of(tf_files: Path, tiny: Backbone, **split: object) -> str:
+    """Train and return what was said on the way, a line a note."""
+    heard = Heard()
+    train(tf_files, split=SplitSettings(**split), head=QUICK, backbone=tiny, progress=heard)
+    return "\n".join(heard.notes)
 
 
 def test_a_folder_of_pictures_becomes_a_model_that_labels_them(tf_files: Path, tiny: Backbone) -> None:
@@ -114,3 +134,74 @@ def test_a_test_folder_is_the_test_part_and_copies_of_it_are_not_learnt(
     result = train(tf_files, split=SplitSettings(test_dir=tmp_path / "held"), backbone=tiny)
     assert result.judged_on == "test folder" and result.accuracy.count == 3
     assert sorted(Path(item.path).name for item in result.skipped if item.reason == "left-out") == ["copy_of_x.png"] * 3
+
+
+def test_pictures_of_the_data_folder_leave_the_test_part_once_there_is_a_test_folder(
+    tf_files: Path, tiny: Backbone, tmp_path: Path
+) -> None:
+    held = [draw_classes(tmp_path / f"held{number}", 2, first_seed=100 * (1 + number)) for number in range(2)]
+
+    def tested(test_dir: Path | None) -> set[str]:
+        train(tf_files, split=SplitSettings(test_dir=test_dir), head=QUICK, backbone=tiny)
+        return {row.sha256 for row in load(tf_files / "model").split() if row.part == "test"}
+
+    def content(folder: Path) -> set[str]:
+        return {hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*.png")}
+
+    assert tested(None) <= content(tf_files / "data")
+    assert tested(held[0]) == content(held[0])
+    for path in held[0].rglob("*.png"):  # tested on so far, now to be learnt from
+        shutil.copy(path, tf_files / "data" / path.parent.name / f"was_held_{path.name}")
+    assert tested(held[1]) == content(held[1])
+
+
+TOO_LARGE, NEVER_LEARNT = "the test part holds ", "is never learnt where it is tested"
+
+
+@pytest.mark.parametrize("folds", [0, 3])
+def test_of_ordinary_pictures_nothing_is_said_about_their_groups(tf_files: Path, tiny: Backbone, folds: int) -> None:
+    draw_classes(tf_files / "data", 30)
+    # By its name each picture goes to the same part whatever bytes this version of Pillow writes.
+    said = notes_of(tf_files, tiny, groups=r"\w+\.png", folds=folds)
+    assert "training the head" in said and TOO_LARGE not in said and NEVER_LEARNT not in said
+
+
+def test_a_test_part_much_larger_than_was_asked_for_is_told(tf_files: Path, tiny: Backbone) -> None:
+    for index in range(20):  # the hash of this name puts the group into the test part
+        draw(tf_files / "data" / "red" / "g8" / f"{index}.png", COLOURS["red"], 500 + index)
+    said = notes_of(tf_files, tiny, groups="folder")
+    split = load(tf_files / "model").split()
+    percent = 100 * sum(row.part == "test" for row in split) / len(split)
+    words = f"{percent:.0f} % of the pictures, 20 % were asked for: "
+    largest = max(Counter(row.group for row in split if row.group).values())
+    assert percent > 30 and largest >= 20
+    assert TOO_LARGE + words in said and "pictures that belong together cannot be divided" in said
+
+
+@pytest.mark.parametrize("folds", [0, 3])  # without folds, too few groups lead to cross-validation
+def test_a_class_of_a_single_group_is_named_where_folds_judge(tf_files: Path, tiny: Backbone, folds: int) -> None:
+    (tf_files / "data" / "red").rename(tf_files / "take")
+    (tf_files / "data" / "red").mkdir()
+    (tf_files / "take").rename(tf_files / "data" / "red" / "take")
+    said = notes_of(tf_files, tiny, groups="folder", folds=folds)
+    assert f"class 'red': all pictures are one group, or alike, so it {NEVER_LEARNT}" in said
+
+
+@pytest.mark.parametrize("folds", [0, 3])
+def test_groups_that_hold_all_pictures_as_one_are_a_mistake(tf_files: Path, tiny: Backbone, folds: int) -> None:
+    words = r"^--groups 'png' puts all pictures into one group; use an expression that tells them apart$"
+    with pytest.raises(UsageError, match=words):
+        train(tf_files, split=SplitSettings(groups="png", folds=folds), backbone=tiny)
+    assert not (tf_files / "model" / "manifest.json").exists()
+
+
+def test_a_folder_that_was_given_by_mistake_is_left_as_it_was(tmp_path: Path, tiny: Backbone) -> None:
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "aunt.txt").write_text("dear aunt")
+    with pytest.raises(NothingUsable, match="has no class folders"):
+        train(tmp_path / "letters", backbone=tiny)
+    assert [path.name for path in tmp_path.rglob("*")] == ["letters", "aunt.txt"]
+    (tmp_path / "letters" / "data").mkdir()  # now it is meant
+    with pytest.raises(NothingUsable, match="has no class folders"):
+        train(tmp_path / "letters", backbone=tiny)
+    assert (tmp_path / "letters" / "reports" / "train.json").exists()

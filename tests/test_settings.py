@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
@@ -32,6 +32,11 @@ REFUSED: list[tuple[type, dict[str, Any], str]] = [
     (HeadSettings, {"l2": -1e-9}, "--l2 -1e-09 is out of range"),
     (HeadSettings, {"l2": float("nan")}, "--l2 nan is out of range"),
     (HeadSettings, {"seed": 2**31}, "--seed 2147483648 is out of range"),
+    (HeadSettings, {"seed": 1.5}, "--seed 1.5 is no whole number"),
+    (HeadSettings, {"seed": True}, "--seed True is no whole number"),
+    (HeadSettings, {"l2": "0.5"}, "--l2 '0.5' is no number"),
+    (HeadSettings, {"l2": False}, "--l2 False is no number"),
+    (SplitSettings, {"folds": "5"}, "--folds '5' is no whole number"),
     (HeadSettings, {"class_weight": "balance"}, "--class-weight 'balance' is not known; did you mean 'balanced'"),
     (HeadSettings, {"class_weight": "zzz"}, "--class-weight 'zzz' is not known; one of none, balanced"),
     (HeadSettings, {"precision": "mixed-float16"}, "--precision 'mixed-float16' is not known; did you mean 'mixed_float16'"),
@@ -43,6 +48,7 @@ ACCEPTED: list[tuple[type, dict[str, Any]]] = [
     (SplitSettings, {"groups": r"scene(\d+)"}),
     (SplitSettings, {"test_dir": Path("held"), "validation_dir": Path("other")}),
     (HeadSettings, {"l2": 0.0, "learning_rate": 10.0, "steps": 10**7, "batch_size": 1, "seed": 2**31 - 1}),
+    (HeadSettings, {"l2": 0, "learning_rate": 1}),
     (HeadSettings, {"l2": None, "class_weight": "balanced", "precision": "mixed_bfloat16"}),
 ]
 
@@ -58,6 +64,15 @@ def test_a_value_outside_its_limits_is_refused_by_name(kind: type, values: dict[
 def test_a_value_at_its_limits_is_taken(kind: type, values: dict[str, Any]) -> None:
     settings = kind(**values)
     assert {name: getattr(settings, name) for name in values} == values
+
+
+@pytest.mark.parametrize("name", ["validation_dir", "test_dir"])
+@pytest.mark.parametrize("given", ["held/out", PurePath("held/out"), Path("held/out")])
+def test_a_folder_may_be_given_as_text(name: str, given: str | PurePath) -> None:
+    settings = SplitSettings(**{name: given})
+    assert getattr(settings, name) == Path("held/out") and isinstance(getattr(settings, name), Path)
+    assert settings == SplitSettings(**{name: Path("held/out")}) and as_plain(settings)[name] == "held/out"
+    assert as_plain(settings, paths=False)[name] is True
 
 
 @pytest.mark.parametrize("kind", [SplitSettings, HeadSettings])

@@ -12,6 +12,7 @@ import pytest
 from retrain import storage
 from retrain.errors import EnvironmentProblem, Exit, UsageError
 from retrain.storage import SENTINEL, Layout, is_own, locked, own_folder, user_cache, write_atomically
+from tests.privileges import where_permissions_count
 
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
@@ -124,7 +125,7 @@ def test_a_file_or_a_link_to_nowhere_in_place_of_our_folder_is_a_mistake(tmp_pat
         own_folder(tmp_path / "file" / "below")
 
 
-@pytest.mark.skipif(ROOT, reason="root may write everywhere")
+@where_permissions_count
 def test_a_folder_that_cannot_be_written_is_the_environments_fault(tmp_path: Path) -> None:
     own_folder(tmp_path / "ours").chmod(0o500)
     for folder in (tmp_path / "ours", tmp_path / "ours" / "below"):
@@ -199,6 +200,19 @@ def test_where_it_cannot_be_made_a_temporary_one_is_used_and_then_none(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
     with pytest.raises(EnvironmentProblem, match=r"no cache folder can be written.*RETRAIN_CACHE_DIR"):
         user_cache()
+
+
+def test_a_user_without_a_home_gets_a_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(*_: object) -> Path:
+        raise RuntimeError("could not determine the home directory")
+
+    for name in ("RETRAIN_CACHE_DIR", "HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("platformdirs.user_cache_path", homeless)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert user_cache() == user_cache() == tmp_path / f"retrain-{os.getuid()}"
+    monkeypatch.setenv("RETRAIN_CACHE_DIR", str(tmp_path / "chosen"))
+    assert user_cache() == tmp_path / "chosen"
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can make a folder that belongs to someone else")

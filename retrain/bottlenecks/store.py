@@ -6,6 +6,7 @@ is not even read; a third, which bytes are no usable picture. The cache is never
 put aside and filled again, and every row carries a checksum.
 """
 
+import itertools
 import os
 import sqlite3
 import time
@@ -19,6 +20,7 @@ import numpy as np
 
 from retrain.errors import BadImage, EnvironmentProblem
 from retrain.progress import SILENT, Progress
+from retrain.storage import folder_locked
 
 _APPLICATION = 0x72747231  # "rtr1"
 _VERSION = 1
@@ -101,21 +103,25 @@ class Store:
         """Put a damaged file aside, under a name that says so, and start an empty one."""
         if hasattr(self, "_connection"):
             self._connection.close()
-        aside = self._path.with_name(f"{self._path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}")
-        try:
-            os.replace(self._path, aside)
-        except OSError as error:
-            raise _trouble(error, self._path) from None
-        self._progress.note(
-            f"the feature cache {self._path} is damaged: put aside as {aside.name}, features are computed again"
-        )
-        self._start()
+        with folder_locked(self._path.parent, "putting a damaged feature cache aside"):
+            if _file_number(self._path) == self._file:  # else another run that found the damage was first
+                aside = _unused(self._path.with_name(f"{self._path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}"))
+                try:
+                    os.replace(self._path, aside)
+                except OSError as error:
+                    raise _trouble(error, self._path) from None
+                self._progress.note(
+                    f"the feature cache {self._path} is damaged: put aside as {aside.name}, features are computed again"
+                )
+            self._start()
 
     def _open(self) -> sqlite3.Connection:
         connection = None
         try:
             connection = sqlite3.connect(self._path, isolation_level=None, timeout=60)
+            self._file = _file_number(self._path)
             _prepare(connection)
+            self._file = _file_number(self._path)  # SQLite makes a file that was not there only now
         except sqlite3.Error as error:
             if connection is not None:
                 connection.close()
@@ -233,6 +239,20 @@ def _prepare(connection: sqlite3.Connection) -> None:
     elif (application, version) != (_APPLICATION, _VERSION):
         raise sqlite3.DatabaseError("written by something else, or by another version")
     connection.execute("COMMIT")
+
+
+def _file_number(path: Path) -> tuple[int, int] | None:
+    """Tell a file from another that later has its name; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _unused(path: Path) -> Path:
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(name for name in itertools.chain([path], numbered) if not os.path.lexists(name))
 
 
 def _checksum(sha256: bytes, blob: bytes, notes: str) -> int:

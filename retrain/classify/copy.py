@@ -25,10 +25,15 @@ _TEMPORARY = ".copy.tmp"
 
 @dataclass
 class Outcome:
-    """What a run did: copies made, copies that were there from an earlier run, pictures skipped by reason, labels given."""
+    """What a run did.
+
+    `copied`, `present`: copies made, and there from an earlier run. `unlisted`: pictures of which an earlier run, with
+    another model or `sort`, left a copy that the manifest no longer names. `skipped`: by reason. `labels`: as given.
+    """
 
     copied: int = 0
     present: int = 0
+    unlisted: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
 
@@ -175,6 +180,8 @@ class _Copier:
             self._manifest.intend(row)
             self._outcome.present += 1
             return row
+        if earlier and earlier.copy and os.path.lexists(self._out / earlier.copy):
+            self._outcome.unlisted += 1
         while True:
             self._numbers[stem, extension] += 1
             number = self._numbers[stem, extension]

@@ -59,6 +59,11 @@ def summary(outcome: "Outcome", out: Path, dry_run: bool) -> list[str]:
     ]
     if not dry_run:
         lines.append(f"copies:   {out}, listed in {out / 'manifest.csv'}")
+    if outcome.unlisted:
+        lines.append(
+            f"earlier:  {outcome.unlisted} of these had another name, or other bytes, in an earlier run;"
+            " those copies stay, no longer listed"
+        )
     if not outcome.copied and not dry_run:
         lines.insert(0, "nothing new: every picture was copied by an earlier run")
     return lines

@@ -60,6 +60,7 @@ def read(
     are no class folders.
     """
     _must_be_folder(layout.root, "the folder to train on")
+    _must_be_folder(layout.data, "the folder to train on")
     listing = _read_classes(layout.data)
     if not listing.labels:
         raise NothingUsable(
@@ -86,13 +87,18 @@ def read(
 
 
 def _must_be_folder(path: Path, what: str) -> None:
-    if not path.exists():
-        siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise UsageError(f"{what}, {path}, does not exist{did_you_mean(path.name, siblings) or '; check the path'}")
-    if not path.is_dir():
-        raise UsageError(f"{what}, {path}, is a file; give a folder that holds one folder a class")
-    if not os.access(path, os.R_OK | os.X_OK):
-        raise UsageError(f"{what}, {path}, cannot be read: permission denied; fix its permissions")
+    try:
+        if not path.exists():
+            siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
+            raise UsageError(f"{what}, {path}, does not exist{did_you_mean(path.name, siblings) or '; check the path'}")
+        if not path.is_dir():
+            raise UsageError(f"{what}, {path}, is a file; give a folder that holds one folder a class")
+        if not os.access(path, os.R_OK | os.X_OK):
+            raise UsageError(f"{what}, {path}, cannot be read: permission denied; fix its permissions")
+    except OSError as error:  # of a folder above it
+        raise UsageError(
+            f"{what}, {path}, cannot be read: {(error.strerror or str(error)).lower()}; fix permissions on the way to it"
+        ) from None
 
 
 def _class_folders(root: Path) -> Iterator[Path]:

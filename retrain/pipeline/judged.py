@@ -1,5 +1,6 @@
 """Split the examples, train the head, and measure it on pictures that it never saw."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from retrain.pipeline.examples import Examples
 from retrain.pipeline.record import Record
 from retrain.progress import Progress
 from retrain.settings import HeadSettings, SplitSettings, as_plain
+
+_SHARE_OFF = 10  # percent of all pictures
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,29 @@ def divide_examples(examples: Examples, settings: SplitSettings, target: Path, r
     for row in parts.rows("left-out"):
         record.skip(examples.paths[row], "left-out", "same or nearly the same as a picture of the test or validation folder")
     record.divided(examples.labels, examples.classes, parts, len(pairs))
+    _tell_of_large_units(examples, parts, settings, progress)
     return parts
+
+
+def _tell_of_large_units(examples: Examples, parts: Split, settings: SplitSettings, progress: Progress) -> None:
+    """Say so where units are so large that the figure means something else than it seems to."""
+    units_of = [
+        {parts.units[row] for row in np.flatnonzero(examples.classes == label)} for label in range(len(examples.labels))
+    ]
+    alone = [f"'{label}'" for label, units in zip(examples.labels, units_of, strict=True) if len(units) < 2]
+    if parts.folds and alone:
+        progress.note(
+            f"class {', '.join(alone)}: all pictures are one group, or alike, so it is never learnt where it is tested;"
+            " the accuracy is too low by that"
+        )
+    share = 100 * len(parts.rows("test")) / len(parts.parts)
+    largest = max(Counter(parts.units).values())
+    large = 100 * largest / len(parts.parts) > _SHARE_OFF
+    if large and not parts.folds and "test" not in examples.fixed_parts and abs(share - settings.test) > _SHARE_OFF:
+        progress.note(
+            f"the test part holds {share:.0f} % of the pictures, {settings.test:.0f} % were asked for:"
+            f" {largest} pictures that belong together cannot be divided"
+        )
 
 
 def _kept_split(target: Path, settings: SplitSettings) -> dict[str, str]:
