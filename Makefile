@@ -64,9 +64,11 @@ check: $(VENV)/.installed-tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/make_reference.py --check
+	$(BIN)/python docs/make_backbones.py --check
 
 docs: install
 	$(BIN)/python docs/make_reference.py
+	$(BIN)/python docs/make_backbones.py
 
 bench: $(VENV)/.installed-tests
 	@[ -d "$(CORPORA)" ] && [ -d "$(FOLDS)" ] || { \
@@ -76,6 +78,7 @@ bench: $(VENV)/.installed-tests
 	$(BIN)/python benchmarks/extraction.py "$(CORPORA)"
 	$(BIN)/python benchmarks/whole_train.py "$(CORPORA)"
 	$(BIN)/python benchmarks/accuracy.py "$(CORPORA)" "$(FOLDS)"
+	$(BIN)/python benchmarks/backbones.py "$(CORPORA)" "$(FOLDS)"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage

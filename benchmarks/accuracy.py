@@ -31,7 +31,7 @@ from retrain.pipeline.examples import Examples
 from retrain.pipeline.judged import fit_and_judge
 from retrain.pipeline.record import Record
 from retrain.progress import SILENT
-from retrain.runner import Runner
+from retrain.runner import Network, Runner
 from retrain.settings import HeadSettings, SplitSettings
 from retrain.storage import Layout
 
@@ -56,14 +56,16 @@ class Rows:
     folds: np.ndarray
 
 
-def features_of(corpus: Path, cache: Path, flatbuffer: bytes) -> dict[str, tuple[np.ndarray, str]]:
+def features_of(
+    corpus: Path, cache: Path, network: Network, name: str = backbones.DEFAULT
+) -> dict[str, tuple[np.ndarray, str]]:
     """Return sha256 -> features and the folder (class/unit) of each picture that can be used."""
-    row, view = backbones.get(backbones.DEFAULT), views.DEFAULT_VIEW
+    row, view = backbones.get(name), views.DEFAULT_VIEW
     preprocessing = views.preprocessing_id(view, row.image_size)
     space = bottlenecks.Space(row.name, backbones.weights_hash(row), preprocessing, Runner.engine)
     paths = [str(path) for path, problem in images.find(corpus) if problem is None]
     with bottlenecks.Store(cache, space) as store:
-        found = bottlenecks.extract(paths, store, flatbuffer, view, row.image_size, row.feature_size)
+        found = bottlenecks.extract(paths, store, network, view, row.image_size, row.feature_size)
     folders = [Path(paths[index]).parent.relative_to(corpus).as_posix() for index in found.rows]
     return {sha: (vector, folder) for sha, vector, folder in zip(found.hashes, found.features, folders, strict=True)}
 
@@ -98,7 +100,7 @@ def ours(rows: Rows, fold: int, seed: int, folder: Path) -> tuple[float, float]:
     nothing = ("",) * len(parts)
     examples = Examples(rows.labels, rows.features, rows.classes, rows.hashes, nothing, nothing, rows.groups, parts)
     settings = HeadSettings(seed=seed)
-    record = Record(Layout(folder), backbones.get(backbones.DEFAULT), SplitSettings(), settings)
+    record = Record(Layout(folder), backbones.DEFAULT, SplitSettings(), settings)
     judged = fit_and_judge(examples, split, settings, record, SILENT)
     return judged.accuracy.value, judged.sweep.l2
 
@@ -177,11 +179,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(FILES), default=list(FILES), help="files [all]")
     parser.add_argument("--limit", type=int, default=5, help="number of outer folds, to try things out [5]")
     options = parser.parse_args()
-    flatbuffer = measure.default_flatbuffer()
+    network = measure.default_network()
     results = {}
     with measure.temporary_folder() as temporary:
         for name in options.only:
-            known = features_of(options.corpora / FILES[name] / "data", options.cache or temporary / "cache", flatbuffer)
+            known = features_of(options.corpora / FILES[name] / "data", options.cache or temporary / "cache", network)
             rows = read_folds(options.folds / f"{name}.csv", known, name == BY_UNIT)
             measure.say(f"{name}: {len(rows.folds)} pictures")
             results[name] = compare(rows, sorted(set(rows.folds.tolist()))[: options.limit], options.seeds, temporary)

@@ -89,8 +89,8 @@ def recognise(row: backbones.Backbone) -> tuple[list[dict[str, Any]], list[np.nd
 
 def largest_difference(row: backbones.Backbone, pictures: list[np.ndarray]) -> tuple[float, float]:
     """Return the largest difference between LiteRT's and Keras's features, and the largest feature."""
-    model = row.build(row.weights())
-    runner = Runner(backbones.flatbuffer(row))
+    model = row.build(row.weights(), row.image_size)
+    runner = Runner(backbones.network(row).data)
     difference = largest = 0.0
     for at in range(0, len(pictures), 32):
         batch = np.float32(pictures[at : at + 32])

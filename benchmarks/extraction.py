@@ -30,7 +30,7 @@ from PIL import Image
 
 from retrain import backbones, bottlenecks, images, views
 from retrain.errors import BadImage
-from retrain.runner import Runner, cores
+from retrain.runner import Network, Runner, cores
 
 ROW = backbones.get(backbones.DEFAULT)
 SIZE = ROW.image_size
@@ -41,10 +41,10 @@ BARE_ONE, BARE_TWO = "LiteRT alone, 1 x 2 threads", "LiteRT alone, 2 x 1 thread"
 class Bare:
     """LiteRT with nothing around it."""
 
-    def __init__(self, flatbuffer: bytes, threads: int) -> None:
+    def __init__(self, network: Network, threads: int) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
-        self._interpreter = Interpreter(model_content=flatbuffer, num_threads=threads)
+        self._interpreter = Interpreter(model_content=network.data, num_threads=threads)
         self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]["index"]
         outputs = self._interpreter.get_output_details()
@@ -67,13 +67,13 @@ def time_bare(interpreters: list[Bare], pixels: list[np.ndarray]) -> float:
         return time.perf_counter() - began
 
 
-def time_extract(paths: list[str], flatbuffer: bytes) -> float:
+def time_extract(paths: list[str], network: Network) -> float:
     """Return the seconds of a whole extraction into a new cache, opening and closing it included."""
     space = bottlenecks.Space(ROW.name, "benchmark", views.preprocessing_id(views.DEFAULT_VIEW, SIZE), Runner.engine)
     with measure.temporary_folder() as folder:
         began = time.perf_counter()
         with bottlenecks.Store(folder / "bottlenecks.sqlite", space) as store:
-            found = bottlenecks.extract(paths, store, flatbuffer, views.DEFAULT_VIEW, SIZE, ROW.feature_size)
+            found = bottlenecks.extract(paths, store, network, views.DEFAULT_VIEW, SIZE, ROW.feature_size)
         seconds = time.perf_counter() - began
     if found.computed != len(found.rows) or len(found.rows) + len(found.problems) != len(paths):
         raise RuntimeError(f"{found.computed} computed, {len(found.rows)} found, {len(found.problems)} refused")
@@ -127,16 +127,16 @@ def save_small(corpora: Path, folder: Path, limit: int) -> list[str]:
     return saved
 
 
-def small_jpegs(corpora: Path, folder: Path, flatbuffer: bytes, limit: int, rounds: int) -> dict[str, Any]:
+def small_jpegs(corpora: Path, folder: Path, network: Network, limit: int, rounds: int) -> dict[str, Any]:
     """Compare extraction with LiteRT alone and with Keras, on small JPEGs."""
     paths = save_small(corpora, folder, limit)
     pixels = as_input(decoded(paths))
-    one, two = [Bare(flatbuffer, 2)], [Bare(flatbuffer, 1), Bare(flatbuffer, 1)]
+    one, two = [Bare(network, 2)], [Bare(network, 1), Bare(network, 1)]
     time_bare(one, pixels[:50]), time_bare(two, pixels[:50])
     measures = {
         BARE_ONE: lambda: len(pixels) / time_bare(one, pixels),
         BARE_TWO: lambda: len(pixels) / time_bare(two, pixels),
-        "extract": lambda: len(paths) / time_extract(paths, flatbuffer),
+        "extract": lambda: len(paths) / time_extract(paths, network),
         "Keras": lambda: len(paths) / time_keras(folder, len(paths)),
     }
     rates = measure.in_turns(measures, rounds)
@@ -153,10 +153,10 @@ def small_jpegs(corpora: Path, folder: Path, flatbuffer: bytes, limit: int, roun
     }
 
 
-def clip_art(corpora: Path, flatbuffer: bytes, limit: int | None, rounds: int) -> dict[str, Any]:
+def clip_art(corpora: Path, network: Network, limit: int | None, rounds: int) -> dict[str, Any]:
     """Compare extraction from the clip art as it is with serial work spread over all cores without loss."""
     paths = listed(corpora / "clipart/data")[:limit]
-    bare = Bare(flatbuffer, 1)
+    bare = Bare(network, 1)
     pixels = as_input(decoded(paths))  # also brings the files into the system's cache
 
     def time_decoding() -> float:
@@ -168,7 +168,7 @@ def clip_art(corpora: Path, flatbuffer: bytes, limit: int | None, rounds: int) -
     measures = {
         "serial decoding": time_decoding,
         "serial inference": lambda: time_bare([bare], pixels),
-        "extract": lambda: time_extract(paths, flatbuffer),
+        "extract": lambda: time_extract(paths, network),
     }
     seconds = measure.in_turns(measures, rounds)
     medians = measure.medians(seconds)
@@ -193,10 +193,10 @@ def main() -> None:
     parser.add_argument("--clip-art", type=int, help="number of clip art pictures [all]")
     parser.add_argument("--rounds", type=int, default=3, help="repeats of each measurement [3]")
     options = parser.parse_args()
-    flatbuffer = measure.default_flatbuffer()
+    network = measure.default_network()
     with measure.temporary_folder() as folder:
-        small = small_jpegs(options.corpora, folder, flatbuffer, options.limit, options.rounds)
-    large = clip_art(options.corpora, flatbuffer, options.clip_art, options.rounds)
+        small = small_jpegs(options.corpora, folder, network, options.limit, options.rounds)
+    large = clip_art(options.corpora, network, options.clip_art, options.rounds)
     met = (
         small["extract_to_bare_ratio"] >= LEAST_OF_BARE
         and small["extract_to_keras_ratio"] >= LEAST_OF_KERAS

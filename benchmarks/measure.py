@@ -19,7 +19,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from retrain.runner import Network
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -172,10 +175,10 @@ def working_folder(data: Path, parent: Path, name: str) -> Path:
     return folder
 
 
-def default_flatbuffer() -> bytes:
-    """Return the default backbone's flatbuffer; where it must be made first, another process does, with TensorFlow."""
+def default_network(name: str = "") -> "Network":
+    """Return a backbone, by default the default one, as LiteRT runs it; another process makes it where it must be made."""
     from retrain import backbones
 
-    row = backbones.get(backbones.DEFAULT)
-    run_child([sys.executable, "-c", f"from retrain import backbones as b; b.flatbuffer(b.get({row.name!r}))"])
-    return backbones.flatbuffer(row)
+    row = backbones.get(name or backbones.DEFAULT)
+    run_child([sys.executable, "-c", f"from retrain import backbones as b; b.network(b.get({row.name!r}))"])
+    return backbones.network(row)

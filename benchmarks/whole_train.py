@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help=f"repeats, but for {ONCE} [3]")
     options = parser.parse_args()
     results: dict[str, Any] = {}
-    measure.default_flatbuffer()
+    measure.default_network()
     with measure.temporary_folder() as temporary:
         for name in options.only:
             folder = measure.working_folder(options.corpora / sets[name], temporary, name)

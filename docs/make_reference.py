@@ -4,7 +4,7 @@
     python docs/make_reference.py --check      exit code 1, naming the file, when it is not
 
 Nothing here says what a command does: texts, options and defaults come from the click commands, exit codes from
-`errors.Exit` and the help of `retrain`, reasons, formats and backbones from their tables.
+`errors.Exit` and the help of `retrain`, reasons and formats from their tables.
 """
 
 import inspect
@@ -16,7 +16,6 @@ from pathlib import Path
 import click
 
 from retrain import errors
-from retrain.backbones import BACKBONES, DEFAULT
 from retrain.cli import cli
 from retrain.errors import REASONS, Exit, RetrainError
 from retrain.images import FORMATS
@@ -39,7 +38,6 @@ def reference() -> str:
         _section("Exit codes", "How every command ends.", _exit_codes()),
         _section("Why a picture is skipped", "The reasons in reports, manifests and messages.", _reasons()),
         _section("Formats", "What is read, told by content; a copy gets the extension of its real format.", _formats()),
-        _section("Backbones", "The names that `retrain train --backbone` knows.", _backbones()),
     ]
     return "\n".join(sections)
 
@@ -144,20 +142,6 @@ def _reasons() -> str:
 
 def _formats() -> str:
     return _table(("format", "extension of a copy"), ((name, f"`.{row[0]}`") for name, row in FORMATS.items()))
-
-
-def _backbones() -> str:
-    rows = (
-        (
-            f"`{row.name}`{' (default)' if row.name == DEFAULT else ''}",
-            f"{row.image_size} x {row.image_size}",
-            str(row.feature_size),
-            row.licence,
-            row.origin,
-        )
-        for row in BACKBONES.values()
-    )
-    return _table(("name", "pixels", "features", "licence of the weights", "weights from"), rows)
 
 
 def _section(title: str, sentence: str, table: str) -> str:

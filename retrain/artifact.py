@@ -2,7 +2,7 @@
 
     manifest.json              what the model is, and the sha256 of every other file; the only name that is replaced
     labels.txt                 the labels, one a line, for people and scripts
-    backbone-<hash>.tflite     the network that gives features
+    backbone-<hash>.tflite     the network that gives features (.graph: for TensorFlow, where LiteRT cannot run it)
     head-<hash>.safetensors    kernel (feature_size, classes) and bias (classes,), float32
     reference-<hash>.safetensors   a sample of the training features, for `unknown` and nearest neighbours
     split-<hash>.csv           which picture (sha256) was in which part
@@ -27,12 +27,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from retrain.errors import ModelRefused
+from retrain.runner import Network, Runner
 from retrain.storage import locked, own_folder, write_atomically
 
 FORMAT, VERSION = "retrain-model", 1
 MANIFEST, LABELS = "manifest.json", "labels.txt"
-_OUR_NAME = re.compile(r"(?:backbone|head|reference|split|labels)-[0-9a-f]{16}\.(?:tflite|safetensors|csv|txt)")
+_OUR_NAME = re.compile(r"(?:backbone|head|reference|split|labels)-[0-9a-f]{16}\.(?:tflite|graph|safetensors|csv|txt)")
 _OUR_TEMPORARY = re.compile(rf"\.(?:{_OUR_NAME.pattern}|manifest\.json|labels\.txt)\.[0-9]+\.tmp")
+_ENDINGS = {Runner.engine: "tflite"}  # of a backbone's file, by what it runs in; others: graph
 _LARGEST_MANIFEST = 64 * 2**20
 _REFERENCE_ROWS = 2000
 
@@ -41,7 +43,7 @@ _REFERENCE_ROWS = 2000
 class Member:
     """A backbone, how it wants its pictures, and a head. A model has one, or several whose probabilities are averaged.
 
-    `flatbuffer` runs in `runner.Runner`; `kernel` float32 (feature_size, classes); `bias` float32 (classes,).
+    `network` runs in what `runner.open_network` gives; `kernel` float32 (feature_size, classes); `bias` float32 (classes,).
     """
 
     backbone: str
@@ -49,7 +51,7 @@ class Member:
     view: str
     preprocessing: str
     image_size: int
-    flatbuffer: bytes
+    network: Network
     kernel: np.ndarray
     bias: np.ndarray
 
@@ -135,7 +137,8 @@ def save(
             "backbone": {
                 "name": member.backbone,
                 "weights": member.weights,
-                "file": put("backbone", "tflite", member.flatbuffer),
+                "engine": member.network.engine,
+                "file": put("backbone", _ENDINGS.get(member.network.engine, "graph"), member.network.data),
             },
             "view": member.view,
             "preprocessing": member.preprocessing,
@@ -296,7 +299,7 @@ def _assemble(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Artifa
         members.append(
             Member(
                 backbone["name"], backbone["weights"], row["view"], row["preprocessing"], row["image_size"],
-                files[backbone["file"]], head["kernel"], head["bias"],
+                Network(backbone["engine"], files[backbone["file"]]), head["kernel"], head["bias"],
             )
         )  # fmt: skip
     if not members or not labels:

@@ -11,7 +11,7 @@ import numpy as np
 from retrain import artifact, views
 from retrain.errors import ModelRefused
 from retrain.images import read_bytes
-from retrain.runner import Runner
+from retrain.runner import Runner, open_network
 from retrain.settings import SCORE_DECIMALS
 
 
@@ -50,7 +50,7 @@ class Labeller:
 
     @cached_property
     def _runners(self) -> list[Runner]:
-        return [Runner(member.flatbuffer, self._threads) for member in self.model.members]
+        return [open_network(member.network, self._threads) for member in self.model.members]
 
     def copy(self) -> "Labeller":
         """Return a labeller of the same model for another thread."""

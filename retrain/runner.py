@@ -4,10 +4,12 @@ One interpreter with one thread per core, each fed by its own Python thread, is 
 (batching is slower); decoding and inference both release the interpreter lock, so they overlap.
 """
 
+import importlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from threading import local
 from typing import Protocol, TypeVar
 
@@ -25,6 +27,14 @@ class Run(Protocol):
 
     def __call__(self, make_worker: Callable[[], Callable[[Task], Result]], tasks: Iterable[Task]) -> Iterator[Result]:
         """Yield one result a task, in the order of the tasks; workers are made where they run."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A backbone as it is stored and run. `engine`: a key of ENGINES. `data`: a flatbuffer, or what the engine takes."""
+
+    engine: str
+    data: bytes
 
 
 class Runner:
@@ -74,9 +84,28 @@ class Runner:
         return found, np.array(maps, np.float32)
 
     def _invoke(self, picture: np.ndarray, output: int) -> np.ndarray:
-        self._interpreter.set_tensor(self._input, picture[np.newaxis].astype(np.float32))
+        self._interpreter.tensor(self._input)()[0] = picture  # written in place: no copy in between
         self._interpreter.invoke()
         return self._interpreter.get_tensor(output)
+
+
+ENGINES = {
+    Runner.engine: f"{__name__}:Runner",
+    # By name only: TensorFlow comes in for a network that has no other way to run, and not otherwise.
+    "tensorflow-float32": "retrain.graph:GraphRunner",
+}
+
+
+def open_network(network: Network, threads: int = 1) -> Runner:
+    """Return what runs a network: a Runner, or what has the same methods.
+
+    Raises ModelRefused for an engine that this version does not know, or data that the engine cannot run.
+    """
+    if network.engine not in ENGINES:
+        raise ModelRefused(f"the backbone wants to run in '{network.engine}', which this version cannot do; update retrain")
+    module, _, name = ENGINES[network.engine].partition(":")
+    runner: Runner = getattr(importlib.import_module(module), name)(network.data, threads)
+    return runner
 
 
 def cores() -> int:

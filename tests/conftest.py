@@ -11,17 +11,18 @@ import pytest
 
 from retrain import backbones
 from retrain.backbones import Backbone
+from retrain.runner import Runner
 from tests.drawing import draw_classes
 
 TINY_SIZE, TINY_FEATURES = 32, 24
 
 
-def build_tiny(weights: Path) -> "object":
+def build_tiny(weights: Path, image_size: int = TINY_SIZE) -> "object":
     """A network of two layers with fixed random weights: pixels -> features and spatial map, as a real one."""
     import keras
 
     kernel = np.load(weights)
-    pixels = keras.Input((TINY_SIZE, TINY_SIZE, 3))
+    pixels = keras.Input((image_size, image_size, 3))
     layer = keras.layers.Conv2D(TINY_FEATURES, 4, 4, activation="relu", use_bias=False)
     spatial = layer(keras.layers.Rescaling(1 / 128, offset=-127 / 128)(pixels))
     layer.set_weights([kernel])
@@ -47,7 +48,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
 @pytest.fixture(scope="session")
 def tiny_flatbuffer(tiny: Backbone) -> bytes:
     """The tiny backbone as LiteRT runs it."""
-    return backbones.flatbuffer(tiny)
+    network = backbones.network(tiny)
+    assert network.engine == Runner.engine
+    return network.data
 
 
 @pytest.fixture

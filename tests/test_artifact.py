@@ -15,6 +15,7 @@ import pytest
 from retrain import artifact
 from retrain.artifact import Artifact, Member, Placed, Reference
 from retrain.errors import EnvironmentProblem, ModelRefused, UsageError
+from retrain.runner import Network, Runner
 
 LABELS = ("C++", "a\\nb", "line\nbreak\r", "name with spaces", 'say "hi", twice', "\udce4 is no UTF-8", "猫")
 KINDS = ("backbone", "head", "labels", "reference", "split")
@@ -31,7 +32,7 @@ def contents(seed: int = 0, labels: tuple[str, ...] = LABELS) -> tuple[Artifact,
         "squash",
         "decoder-1/squash-1/32",
         32,
-        rng.bytes(300),
+        Network(Runner.engine, rng.bytes(300)),
         kernel,
         rng.normal(size=len(labels)).astype("f4"),
     )
@@ -110,8 +111,8 @@ def test_the_head_the_backbone_and_every_figure_come_back_exactly(saved: Path) -
     model, loaded = contents()[0], artifact.load(saved).artifact
     before, after = model.members[0], loaded.members[0]
     assert np.array_equal(before.kernel, after.kernel) and np.array_equal(before.bias, after.bias)
-    assert (before.backbone, before.weights, before.view, before.preprocessing, before.image_size, before.flatbuffer) == (
-        after.backbone, after.weights, after.view, after.preprocessing, after.image_size, after.flatbuffer,
+    assert (before.backbone, before.weights, before.view, before.preprocessing, before.image_size, before.network) == (
+        after.backbone, after.weights, after.view, after.preprocessing, after.image_size, after.network,
     )  # fmt: skip
     for name in ("temperature", "settings", "versions", "metrics"):
         assert getattr(loaded, name) == getattr(model, name)

@@ -14,7 +14,7 @@ import retrain
 from retrain import artifact, views
 from retrain.errors import BadImage, ModelRefused
 from retrain.label import Labeller, Score, load, softmax
-from retrain.runner import Runner
+from retrain.runner import Network, Runner
 from tests.drawing import COLOURS, draw
 
 
@@ -43,7 +43,7 @@ def test_scores_fall_add_up_to_one_and_cover_every_label(labeller: Labeller, pic
 def test_scores_are_the_softmax_of_one_matrix_product(model: artifact.Artifact, labeller: Labeller, picture: Path) -> None:
     (member,) = model.members
     pixels = views.render(views.decode_for(picture.read_bytes(), member.image_size), member.view, member.image_size)
-    features = Runner(member.flatbuffer).features(pixels[np.newaxis])[0].astype(np.float64)
+    features = Runner(member.network.data).features(pixels[np.newaxis])[0].astype(np.float64)
     powers = [np.exp(features @ member.kernel[:, column] + member.bias[column]) for column in range(len(model.labels))]
     expected = {label: power / sum(powers) for label, power in zip(model.labels, powers, strict=True)}
     assert dict(labeller.label(picture).scores) == pytest.approx(expected, abs=1e-6)
@@ -51,7 +51,7 @@ def test_scores_are_the_softmax_of_one_matrix_product(model: artifact.Artifact, 
 
 def test_features_are_the_mean_of_the_map_that_comes_with_them(model: artifact.Artifact, picture: Path) -> None:
     pixels = views.render(views.decode_for(picture.read_bytes(), 32), "squash", 32)[np.newaxis]
-    runner = Runner(model.members[0].flatbuffer)
+    runner = Runner(model.members[0].network.data)
     features, spatial = runner.features_and_map(pixels)
     assert spatial is not None and np.allclose(features, spatial.mean(axis=(1, 2)), atol=1e-5)
     assert np.array_equal(features, runner.features(pixels))
@@ -122,7 +122,7 @@ def test_a_model_that_wants_other_preprocessing_is_refused(model: artifact.Artif
 
 
 def test_a_backbone_that_is_no_flatbuffer_is_refused(model: artifact.Artifact, picture: Path) -> None:
-    broken = dataclasses.replace(model.members[0], flatbuffer=b"not a flatbuffer" * 9)
+    broken = dataclasses.replace(model.members[0], network=Network(Runner.engine, b"not a flatbuffer" * 9))
     with pytest.raises(ModelRefused, match="train again"):
         Labeller(dataclasses.replace(model, members=(broken,))).label(picture)
 

@@ -1,84 +1,134 @@
-"""Turn a backbone into the flatbuffer that LiteRT runs: once a machine, checked against TensorFlow before it is kept."""
+"""Turn a backbone into what runs fast without Keras: once a machine, checked against TensorFlow before it is kept.
+
+That is a flatbuffer for LiteRT, or, where LiteRT cannot run the network as TensorFlow does, a frozen TensorFlow graph.
+"""
 
 import hashlib
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retrain import graph
 from retrain.backbones.backbone import Backbone
 from retrain.devices import start
-from retrain.errors import EnvironmentProblem
+from retrain.errors import EnvironmentProblem, ModelRefused
 from retrain.progress import SILENT, Progress
 from retrain.quiet import native_chatter_dropped
-from retrain.runner import Runner
+from retrain.runner import Network, Runner
 from retrain.storage import locked, user_cache, write_atomically
 
 if TYPE_CHECKING:
-    import keras
+    pass
 
-_RECIPE = "flatbuffer-1"  # raise it when the conversion changes: older files are then made anew
+_RECIPE = "network-2"  # raise it when the conversion changes: older files are then made anew
 _LARGEST_DIFFERENCE = 1e-4  # relative to the largest feature
 _ENDING_BYTES = 32  # sha256 of what comes before it: a damaged cache file must not pass for a backbone
+_ENDINGS = {Runner.engine: "tflite", graph.ENGINE: "graph"}
 
 
 def weights_hash(backbone: Backbone) -> str:
-    """Return the sha256, in hex, of the backbone's weights file."""
-    with backbone.weights().open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the sha256, in hex, of the backbone's weights: of the file, or of all files of the folder by name."""
+    path = backbone.weights()
+    if path.is_file():
+        return _file_hash(path)
+    whole = hashlib.sha256()
+    for name in sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()):
+        whole.update(f"{_file_hash(path / name)} {name}\n".encode("utf-8", "surrogateescape"))
+    return whole.hexdigest()
 
 
-def flatbuffer(backbone: Backbone, progress: Progress = SILENT) -> bytes:
-    """Return the flatbuffer of a backbone, from the user's cache or by converting it (a few seconds, TensorFlow).
+def _file_hash(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise EnvironmentProblem(f"the weights {path} cannot be read: {error.strerror}; fix this and run again") from None
 
-    Raises EnvironmentProblem where weights are missing, the cache cannot be written, or the converted network
-    disagrees with TensorFlow.
+
+def network(backbone: Backbone, progress: Progress = SILENT) -> Network:
+    """Return a backbone ready to run, from the user's cache or by converting it (a few seconds, TensorFlow).
+
+    Raises EnvironmentProblem where weights are missing, the cache cannot be written, or the network gives values that
+    are not finite; UsageError where the weights are no such network.
     """
-    path = user_cache() / f"{backbone.name}-{weights_hash(backbone)[:16]}-{_RECIPE}.tflite"
-    found = _read_checked(path)
+    name = re.sub(r"[^0-9A-Za-z.]+", "-", backbone.name)[-60:].strip("-")
+    stem = f"{name}-{backbone.image_size}-{weights_hash(backbone)[:16]}-{_RECIPE}"
+    found = next(_cached(stem), None)
     if found is not None:
         return found
-    with locked(path.with_suffix(".lock"), f"converting {backbone.name}"):
-        found = _read_checked(path)
+    with locked(user_cache() / f"{stem}.lock", f"converting {backbone.name}"):
+        found = next(_cached(stem), None)
         if found is None:
             progress.note(f"converting {backbone.name} for fast inference (once on this machine)")
-            found = _convert(backbone)
-            write_atomically(path, found + hashlib.sha256(found).digest())
+            found = _convert(backbone, progress)
+            path = user_cache() / f"{stem}.{_ENDINGS[found.engine]}"
+            write_atomically(path, found.data + hashlib.sha256(found.data).digest())
     return found
 
 
-def _read_checked(path: Path) -> bytes | None:
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    body, ending = data[:-_ENDING_BYTES], data[-_ENDING_BYTES:]
-    return body if hashlib.sha256(body).digest() == ending else None
+def _cached(stem: str) -> Iterator[Network]:
+    for engine, ending in _ENDINGS.items():
+        try:
+            data = (user_cache() / f"{stem}.{ending}").read_bytes()
+        except OSError:
+            continue
+        body, digest = data[:-_ENDING_BYTES], data[-_ENDING_BYTES:]
+        if hashlib.sha256(body).digest() == digest:
+            yield Network(engine, body)
 
 
-def _convert(backbone: Backbone) -> bytes:
-    # Constants must be frozen first: converting a Keras 3 model's function directly gave a flatbuffer of NaNs, silently.
-    tf = start()
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    model = backbone.build(backbone.weights())
-    signature = tf.TensorSpec((None, backbone.image_size, backbone.image_size, 3), tf.float32)
-    function = tf.function(lambda pixels: model(pixels, training=False)).get_concrete_function(signature)
-    with native_chatter_dropped():
-        converted = tf.lite.TFLiteConverter.from_concrete_functions([convert_variables_to_constants_v2(function)]).convert()
-    _compare(backbone, model, converted)
-    return converted
-
-
-def _compare(backbone: Backbone, model: "keras.Model", converted: bytes) -> None:
+def _convert(backbone: Backbone, progress: Progress) -> Network:
+    start()
+    model = backbone.build(backbone.weights(), backbone.image_size)
     pixels = _test_pictures(backbone.image_size)
-    expected = model.predict_on_batch(pixels)[0]
-    difference = np.abs(Runner(converted).features(pixels) - expected).max() / max(np.abs(expected).max(), 1e-6)
-    if not difference < _LARGEST_DIFFERENCE:  # NaN must not pass either
+    expected = _first(model.predict_on_batch(pixels))
+    if not np.isfinite(expected).all():
         raise EnvironmentProblem(
-            f"the converted {backbone.name} differs from TensorFlow by {difference:.2g}, relative;"
-            " report this with the versions of tensorflow and ai-edge-litert"
+            f"{backbone.name} gives values that are not finite in TensorFlow itself; its weights are damaged, get them again"
         )
+    with native_chatter_dropped():
+        # Constants must be frozen first: converting a Keras 3 model's function directly gave a flatbuffer of NaNs, silently.
+        frozen_bytes, frozen = graph.freeze(model, backbone.image_size)
+    flatbuffer, problem = _flatbuffer(frozen)
+    if flatbuffer is not None:
+        problem = _difference(Runner(flatbuffer).features(pixels), expected)
+        if not problem:
+            return Network(Runner.engine, flatbuffer)
+    progress.note(f"{backbone.name} cannot run in LiteRT ({problem}); it runs in TensorFlow, slower, also to label pictures")
+    try:
+        problem = _difference(graph.GraphRunner(frozen_bytes).features(pixels), expected)
+    except ModelRefused as error:
+        problem = str(error)
+    if problem:
+        raise EnvironmentProblem(f"{backbone.name} cannot be frozen to run on its own: {problem}; choose another backbone")
+    return Network(graph.ENGINE, frozen_bytes)
+
+
+def _first(outputs: Any) -> np.ndarray:
+    return np.asarray(outputs[0] if isinstance(outputs, list | tuple) else outputs)
+
+
+def _flatbuffer(frozen: Any) -> tuple[bytes | None, str]:
+    """Convert a frozen function; returns the flatbuffer, or None and why there is none."""
+    tf = start()
+    try:
+        with native_chatter_dropped():
+            converted = tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert()
+        Runner(converted)
+        return converted, ""
+    except Exception as error:  # noqa: BLE001  the converter raises what it likes
+        missing = sorted(set(re.findall(r"tf\.(\w+)", str(error))))
+        return None, f"it lacks {', '.join(missing[:3])}" if missing else type(error).__name__
+
+
+def _difference(features: np.ndarray, expected: np.ndarray) -> str:
+    """Say how far features are from what TensorFlow gives; empty where they are near enough."""
+    difference = np.abs(features - expected).max() / max(np.abs(expected).max(), 1e-6)
+    # NaN must not pass either.
+    return "" if difference < _LARGEST_DIFFERENCE else f"features differ from TensorFlow's by {difference:.2g}, relative"
 
 
 def _test_pictures(size: int) -> np.ndarray:

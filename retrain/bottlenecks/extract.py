@@ -14,7 +14,7 @@ from retrain.bottlenecks.store import CacheDamaged, Entry, Stamp, Store
 from retrain.errors import BadImage
 from retrain.images import read_bytes
 from retrain.progress import SILENT, Progress
-from retrain.runner import Run, Runner, run_locally
+from retrain.runner import Network, Run, Runner, open_network, run_locally
 
 _COMMIT_ROWS = 256
 
@@ -49,7 +49,7 @@ class _Done(NamedTuple):
 def extract(
     paths: Sequence[str],
     store: Store,
-    flatbuffer: bytes,
+    network: Network,
     view: str,
     image_size: int,
     feature_size: int,
@@ -64,7 +64,7 @@ def extract(
 
     Raises EnvironmentProblem where the cache cannot be written.
     """
-    worker = partial(_make_worker, flatbuffer, view, image_size)
+    worker = partial(_make_worker, network, view, image_size)
     try:
         return _extract(paths, store, worker, feature_size, run, progress)
     except CacheDamaged:
@@ -92,8 +92,8 @@ def _extract(
     return _collect(paths, hashes, entries, problems, feature_size, computed)
 
 
-def _make_worker(flatbuffer: bytes, view: str, image_size: int, cached: set[bytes]) -> Callable[[str], _Done]:
-    runner = Runner(flatbuffer)
+def _make_worker(network: Network, view: str, image_size: int, cached: set[bytes]) -> Callable[[str], _Done]:
+    runner = open_network(network)
 
     def compute(path: str) -> _Done:
         stamp = Stamp.of(path)

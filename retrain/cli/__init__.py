@@ -10,6 +10,7 @@ from typing import NoReturn
 import click
 
 from retrain import __version__
+from retrain.cli.backbones import backbones
 from retrain.cli.classify import classify
 from retrain.cli.console import printable
 from retrain.cli.label import label
@@ -69,7 +70,7 @@ def cli(debug: bool) -> None:
         os.environ[_DEBUG] = "1"
 
 
-for _command in (train, label, classify):
+for _command in (train, label, classify, backbones):
     cli.add_command(_command)
 
 

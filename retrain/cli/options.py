@@ -60,6 +60,12 @@ def from_options(kind: type[Settings], options: Mapping[str, Any]) -> Settings:
     return kind(**{field.name: options[field.name] for field in dataclasses.fields(kind)})  # type: ignore[arg-type]
 
 
+image_size_option = click.option(
+    "--image-size",
+    type=click.IntRange(32, 1024),
+    help="Side of the square, in pixels, that pictures are scaled to.  [default: what the network expects]",
+)
+
 model_option = click.option(
     "--model",
     type=click.Path(path_type=Path, readable=False),

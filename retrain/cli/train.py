@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retrain.cli.console import Console, percent, printable, skipped_line
-from retrain.cli.options import from_options, settings_options
+from retrain.cli.options import from_options, image_size_option, settings_options
 from retrain.errors import Exit
 from retrain.settings import HeadSettings, SplitSettings
 from retrain.storage import DEFAULT_MODEL
@@ -26,11 +26,24 @@ _SHOWN = 10
     help="Folder to write the model to.  [default: TF_FILES/model]",
 )
 @click.option(
-    "--backbone", default="efficientnet-lite0", show_default=True, help="Pretrained network that gives the features."
+    "--backbone",
+    metavar="NAME|HANDLE",
+    default="efficientnet-lite0",
+    show_default=True,
+    help="Pretrained network that gives the features: a name from `retrain backbones`, the address of a TF Hub feature"
+    " vector, a SavedModel folder or a .tar.gz of one.",
+)
+@image_size_option
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path, readable=False),
+    help="File of weights for a network of keras.applications.",
 )
 @settings_options(SplitSettings)
 @settings_options(HeadSettings)
-def train(tf_files: Path, model: Path | None, backbone: str, **options: Any) -> int:
+def train(
+    tf_files: Path, model: Path | None, backbone: str, image_size: int | None, weights: Path | None, **options: Any
+) -> int:
     """Train a classifier on the pictures in TF_FILES/data/<class>/...
 
     Each folder below data/ is a class; folders within it belong to it. Where there is no data/, the class folders are
@@ -47,7 +60,7 @@ def train(tf_files: Path, model: Path | None, backbone: str, **options: Any) -> 
     from retrain.pipeline import train as run
 
     split, head = from_options(SplitSettings, options), from_options(HeadSettings, options)
-    result = run(tf_files, split, head, backbone, model=model, progress=Console())
+    result = run(tf_files, split, head, backbone, image_size=image_size, weights=weights, model=model, progress=Console())
     for line in summary(result):
         click.echo(printable(line))
     return Exit.SKIPPED if result.skipped else Exit.OK

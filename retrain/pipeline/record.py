@@ -30,8 +30,8 @@ RECORD = "train.json"
 class Record:
     """Gathers facts while a run goes on; as a context manager, writes them at its end, good or bad."""
 
-    def __init__(self, layout: Layout, backbone: Backbone, split: SplitSettings, head: HeadSettings) -> None:
-        self.split_settings, self._head, self._backbone, self._layout = split, head, backbone.name, layout
+    def __init__(self, layout: Layout, backbone: str, split: SplitSettings, head: HeadSettings) -> None:
+        self.split_settings, self._head, self._backbone, self._layout = split, head, backbone, layout
         self.skipped: list[Skipped] = []
         self.versions = {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
         self.used = self.computed = self.cached = 0
@@ -48,6 +48,14 @@ class Record:
             yield
         finally:
             self._seconds[name] = round(time.perf_counter() - began, 3)
+
+    def chosen(self, backbone: Backbone, weights: str, engine: str) -> None:
+        """Note the backbone, by the name that the model gets, and what it runs in."""
+        self._backbone = backbone.name
+        self._facts["backbone"] = {
+            "name": backbone.name, "origin": backbone.origin, "licence": backbone.licence,
+            "image_size": backbone.image_size, "weights": weights, "engine": engine,
+        }  # fmt: skip
 
     def skip(self, path: str, reason: str, detail: str = "") -> None:
         """Note a picture that was counted as used so far and turns out not to be."""
@@ -117,11 +125,11 @@ class Record:
         else:
             status = "failed" if isinstance(error, Exception) else "interrupted"
             self._facts.update(status=status, error=str(error) or type(error).__name__, exit_code=int(_exit_code(error)))
-        # Without class folders this may be any folder, given by mistake: leave nothing in it.
-        meant = self.listed or (self._layout.root / "data").is_dir() or is_own(self._layout.reports)
-        if not (meant and self._layout.root.is_dir()):
-            return
         try:
+            # Without class folders this may be any folder, given by mistake: leave nothing in it.
+            meant = self.listed or (self._layout.root / "data").is_dir() or is_own(self._layout.reports)
+            if not (meant and self._layout.root.is_dir()):
+                return
             text = json.dumps(self.as_json(), indent=1, ensure_ascii=True) + "\n"
             write_atomically(own_folder(self._layout.reports) / RECORD, text.encode())
         except (RetrainError, OSError):

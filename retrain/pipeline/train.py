@@ -1,7 +1,7 @@
 """`train`, readable as the pipeline that it is."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from retrain.pipeline.examples import Examples, usable
 from retrain.pipeline.judged import Judged, divide_examples, fit_and_judge
 from retrain.pipeline.record import Record
 from retrain.progress import SILENT, Progress
-from retrain.runner import Run, Runner, run_locally
+from retrain.runner import Network, Run, open_network, run_locally
 from retrain.settings import HeadSettings, SplitSettings, as_plain
 from retrain.storage import Layout, own_folder
 
@@ -45,37 +45,47 @@ def train(
     head: HeadSettings = HeadSettings(),
     backbone: str | Backbone = backbones.DEFAULT,
     *,
+    image_size: int | None = None,
+    weights: str | os.PathLike[str] | None = None,
     model: str | os.PathLike[str] | None = None,
     run: Run = run_locally,
     progress: Progress = SILENT,
 ) -> Result:
     """Train a classifier on `tf_files/data/<class>/...` and write it to `tf_files/model/`, or to `model`.
 
-    `run` spreads the work of computing features; `progress` hears how far it is. Pictures that cannot be used are left
-    out and listed in the result. A run record goes to `tf_files/reports/train.json`, also when the run fails.
+    `backbone`: the name of a row of `retrain backbones`, the address of a TF Hub module, the path of a SavedModel folder or
+    a .tar.gz of one, or a row of your own. `image_size`: in pixels, in place of the usual one. `weights`: the file for a
+    network of keras.applications. `run` spreads the work of computing features; `progress` hears how far it is.
+
+    Pictures that cannot be used are left out and listed in the result. A run record goes to `tf_files/reports/train.json`,
+    also when the run fails.
 
     Raises UsageError, NothingUsable and EnvironmentProblem, each with one line that says what to do next.
     """
-    layout, chosen = Layout(Path(tf_files)), backbones.get(backbone) if isinstance(backbone, str) else backbone
+    layout = Layout(Path(tf_files))
+    backbone = _looked_up(backbone, image_size, weights)
+    named = backbone if isinstance(backbone, str) else backbone.name
     target = layout.model if model is None else Path(model)
-    with Record(layout, chosen, split, head) as record:
+    with Record(layout, named, split, head) as record:
         with record.stage("listing"):
             listing = read(layout, split.groups, split.validation_dir, split.test_dir)
             record.listed = True
             own_folder(layout.reports)
             own_folder(target, "" if model is None else "move it away or choose another --model")
         with record.stage("backbone"):
-            flatbuffer, weights = backbones.flatbuffer(chosen, progress), backbones.weights_hash(chosen)
+            chosen = _fetched(backbone, image_size, weights, progress)
+            network, weights_sha256 = backbones.network(chosen, progress), backbones.weights_hash(chosen)
+            record.chosen(chosen, weights_sha256, network.engine)
         with record.stage("bottlenecks"):
             paths = [example.path for example in listing.examples]
-            with bottlenecks.Store(layout.bottlenecks, _space(chosen, weights), progress) as store:
+            with bottlenecks.Store(layout.bottlenecks, _space(chosen, weights_sha256, network), progress) as store:
                 found = bottlenecks.extract(
                     paths,
                     store,
-                    flatbuffer,
+                    network,
                     views.DEFAULT_VIEW,
                     chosen.image_size,
-                    chosen.feature_size,
+                    chosen.feature_size or open_network(network).feature_size,
                     run=run,
                     progress=progress,
                 )
@@ -85,7 +95,7 @@ def train(
         with record.stage("head"):
             judged = fit_and_judge(examples, parts, head, record, progress)
         with record.stage("save"):
-            member = _member(chosen, weights, flatbuffer, judged)
+            member = _member(chosen, weights_sha256, network, judged)
             _save(target, member, examples, judged, record)
     return Result(
         target, examples.labels, judged.accuracy, judged.judged_on, record.used, tuple(record.skipped), found.computed,
@@ -93,15 +103,34 @@ def train(
     )  # fmt: skip
 
 
-def _space(backbone: Backbone, weights: str) -> bottlenecks.Space:
+def _looked_up(backbone: str | Backbone, image_size: int | None, weights: str | os.PathLike[str] | None) -> str | Backbone:
+    """Return the row of a name, so that a mistake ends the run before it begins; a handle stays as it is."""
+    if isinstance(backbone, Backbone):
+        return backbone if image_size is None else replace(backbone, image_size=image_size)
+    if backbones.is_handle(backbone):
+        return backbone
+    return backbones.get(backbone, image_size, None if weights is None else Path(weights))
+
+
+def _fetched(
+    backbone: str | Backbone, image_size: int | None, weights: str | os.PathLike[str] | None, progress: Progress
+) -> Backbone:
+    """Return the backbone with its weights on this machine, downloaded if need be."""
+    if isinstance(backbone, str):
+        backbone = backbones.get(backbone, image_size, None if weights is None else Path(weights), progress)
+    backbone.fetch(progress)
+    return backbone
+
+
+def _space(backbone: Backbone, weights: str, network: Network) -> bottlenecks.Space:
     preprocessing = views.preprocessing_id(views.DEFAULT_VIEW, backbone.image_size)
-    return bottlenecks.Space(backbone.name, weights, preprocessing, Runner.engine)
+    return bottlenecks.Space(backbone.name, weights, preprocessing, network.engine)
 
 
-def _member(backbone: Backbone, weights: str, flatbuffer: bytes, judged: Judged) -> artifact.Member:
+def _member(backbone: Backbone, weights: str, network: Network, judged: Judged) -> artifact.Member:
     preprocessing = views.preprocessing_id(views.DEFAULT_VIEW, backbone.image_size)
     return artifact.Member(
-        backbone.name, weights, views.DEFAULT_VIEW, preprocessing, backbone.image_size, flatbuffer,
+        backbone.name, weights, views.DEFAULT_VIEW, preprocessing, backbone.image_size, network,
         judged.head.kernel, judged.head.bias,
     )  # fmt: skip
 

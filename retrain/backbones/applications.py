@@ -1,0 +1,78 @@
+"""Networks of `keras.applications`, with weights from a file on this machine: Keras would download them.
+
+Their names begin with `keras/`. What they expect of pixel values is part of the model, by Keras's own function.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retrain.backbones.backbone import Backbone
+from retrain.errors import UsageError
+
+if TYPE_CHECKING:
+    import keras
+
+PREFIX = "keras/"
+# class in keras.applications, its module there, usual image size, features
+_NETWORKS = (
+    ("ConvNeXtTiny", "convnext", 224, 768),
+    ("ConvNeXtBase", "convnext", 224, 1024),
+    ("DenseNet121", "densenet", 224, 1024),
+    ("DenseNet201", "densenet", 224, 1920),
+    ("EfficientNetB0", "efficientnet", 224, 1280),
+    ("EfficientNetB3", "efficientnet", 300, 1536),
+    ("EfficientNetV2B0", "efficientnet_v2", 224, 1280),
+    ("EfficientNetV2S", "efficientnet_v2", 384, 1280),
+    ("InceptionResNetV2", "inception_resnet_v2", 299, 1536),
+    ("InceptionV3", "inception_v3", 299, 2048),
+    ("MobileNet", "mobilenet", 224, 1024),
+    ("MobileNetV2", "mobilenet_v2", 224, 1280),
+    ("MobileNetV3Large", "mobilenet_v3", 224, 960),
+    ("MobileNetV3Small", "mobilenet_v3", 224, 576),
+    ("NASNetMobile", "nasnet", 224, 1056),
+    ("ResNet50", "resnet", 224, 2048),
+    ("ResNet50V2", "resnet_v2", 224, 2048),
+    ("ResNet101V2", "resnet_v2", 224, 2048),
+    ("VGG16", "vgg16", 224, 512),
+    ("Xception", "xception", 299, 2048),
+)
+
+
+def _build(path: Path, image_size: int, name: str, module: str) -> "keras.Model":
+    import importlib
+
+    import keras
+
+    home = importlib.import_module(f"keras.applications.{module}")
+    shape = (image_size, image_size, 3)
+    network = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=shape)
+    try:
+        network.load_weights(path)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        words = str(error).strip().splitlines()[0][:150] if str(error).strip() else type(error).__name__
+        raise UsageError(f"{path} holds no weights for {name} without its top ({words}); give its 'notop' file") from None
+    pixels = keras.Input(shape, name="pixels")
+    spatial = network(home.preprocess_input(pixels))
+    return keras.Model(pixels, [keras.layers.GlobalAveragePooling2D(name="features")(spatial), spatial])
+
+
+def _no_file(name: str) -> Path:
+    raise UsageError(f"{name} needs a file of weights: give --weights FILE, its 'notop' file as Keras offers it")
+
+
+def _row(name: str, module: str, image_size: int, feature_size: int) -> Backbone:
+    full = PREFIX + name
+    return Backbone(
+        name=full,
+        image_size=image_size,
+        feature_size=feature_size,
+        licence="Apache-2.0",
+        origin="keras.applications",
+        weights=partial(_no_file, full),
+        build=partial(_build, name=name, module=module),
+        family="keras.applications",
+    )
+
+
+ROWS = tuple(_row(*network) for network in _NETWORKS)
