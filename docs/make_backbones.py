@@ -1,7 +1,7 @@
 """Write docs/backbones.md from the table of backbones and a benchmark's results, or with --check say whether it is current.
 
-    python docs/make_backbones.py
-    python docs/make_backbones.py --check      exit code 1, naming the file, when it is not
+python docs/make_backbones.py
+python docs/make_backbones.py --check      exit code 1, naming the file, when it is not
 """
 
 import json

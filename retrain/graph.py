@@ -15,6 +15,12 @@ from retrain.errors import EnvironmentProblem, ModelRefused
 
 ENGINE = "tensorflow-float32"
 _CALLS_PYTHON = {"PyFuncStateless"}  # needs a function registered in this process, but stays out all the same
+# Attributes with text that is no address, path or program.
+_WORDS = {
+    "data_format", "padding", "equation", "message", "bad_indices_policy", "kernel_type", "interpolation", "fill_mode",
+    "src_format", "dst_format", "frame_name", "config", "config_proto", "executor_type", "precision_config",
+}  # fmt: skip
+_DUMPS = {"DebugIdentity", "DebugNanCount", "DebugNumericSummary", "Copy", "CopyHost", "Abort"}
 _HARMLESS = {"Placeholder", "Const", "Identity", "IdentityN", "NoOp"}
 
 
@@ -84,8 +90,13 @@ def _loaded(data: bytes) -> tuple[Any, int, list[int]]:
 
         wrapped = tf.compat.v1.wrap_function(load, [])
         run = wrapped.prune(names["input"], names["outputs"])
-        return lambda pixels: run(tf.constant(pixels)), int(names["size"]), [int(out.shape[-1]) for out in run.outputs]
-    except (ValueError, KeyError, TypeError, DecodeError, tf.errors.OpError) as error:
+        size = int(names["size"])
+        # Imported graphs forget shapes behind loops and functions, so look at what comes out.
+        outputs = run(tf.zeros((1, size, size, 3)))
+        if not outputs or outputs[0].dtype != tf.float32 or len(outputs[0].shape) != 2:
+            raise ValueError("it gives no row of numbers a picture")
+        return lambda pixels: run(tf.constant(pixels)), size, [int(out.shape[-1]) for out in outputs]
+    except (IndexError, ValueError, KeyError, TypeError, DecodeError, tf.errors.OpError) as error:
         raise ModelRefused(f"the backbone is no graph that TensorFlow can run: {error}; train again") from None
 
 
@@ -105,8 +116,17 @@ def harmful(graph: Any) -> str:
             continue
         if (
             definition is None
-            or node.op in _CALLS_PYTHON
+            or node.op in _CALLS_PYTHON | _DUMPS
             or (definition.is_stateful and node.op not in _HARMLESS and not _only_calls(node, own))
+        ):
+            return str(node.op)
+        if any(
+            attribute.type in ("string", "list(string)")
+            and attribute.name not in _WORDS
+            and not attribute.allowed_values.list.s
+            and attribute.name in node.attr  # looking it up would put it there
+            and (node.attr[attribute.name].s or node.attr[attribute.name].list.s)
+            for attribute in definition.attr
         ):
             return str(node.op)
         fixed = {argument.type for argument in [*definition.input_arg, *definition.output_arg]}

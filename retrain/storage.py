@@ -144,14 +144,17 @@ def user_cache() -> Path:
 
 
 @contextlib.contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
+def locked(path: Path, what: str, seconds: float | None = None) -> Iterator[None]:
     """Hold the lock file `path` while a block runs; `what` says in the message what another run is doing.
 
-    Raises EnvironmentProblem, with the holder's process number, after LOCK_SECONDS.
+    Raises EnvironmentProblem, with the holder's process number, after `seconds`, by default LOCK_SECONDS.
     """
     import filelock
 
-    holder, lock = path.with_suffix(".pid"), filelock.FileLock(path, timeout=LOCK_SECONDS, mode=0o666)
+    holder, lock = (
+        path.with_suffix(".pid"),
+        filelock.FileLock(path, timeout=LOCK_SECONDS if seconds is None else seconds, mode=0o666),
+    )
     try:
         lock.acquire()
     except filelock.Timeout:

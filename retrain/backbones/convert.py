@@ -94,7 +94,10 @@ def _convert(backbone: Backbone, progress: Progress) -> Network:
         frozen_bytes, frozen = graph.freeze(model, backbone.image_size)
     flatbuffer, problem = _flatbuffer(frozen)
     if flatbuffer is not None:
-        problem = _difference(Runner(flatbuffer).features(pixels), expected)
+        try:
+            problem = _difference(Runner(flatbuffer).features(pixels), expected)
+        except (ValueError, RuntimeError):
+            problem = "it gives an output of another shape"
         if not problem:
             return Network(Runner.engine, flatbuffer)
     progress.note(f"{backbone.name} cannot run in LiteRT ({problem}); it runs in TensorFlow, slower, also to label pictures")
@@ -120,7 +123,7 @@ def _flatbuffer(frozen: Any) -> tuple[bytes | None, str]:
         Runner(converted)
         return converted, ""
     except Exception as error:  # noqa: BLE001  the converter raises what it likes
-        missing = sorted(set(re.findall(r"tf\.(\w+)", str(error))))
+        missing = sorted(set(re.findall(r"tf\.([A-Z]\w+)", str(error))))
         return None, f"it lacks {', '.join(missing[:3])}" if missing else type(error).__name__
 
 

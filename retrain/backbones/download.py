@@ -27,6 +27,7 @@ from retrain.storage import locked, user_cache
 _TRIES, _PAUSE_SECONDS, _TIMEOUT_SECONDS, _BLOCK = 4, 0.5, 30.0, 1 << 18
 _WORTH_ANOTHER_TRY = {408, 425, 429, 500, 502, 503, 504}
 _MB = 10**6
+_WAIT_SECONDS = 3600.0  # for another run that downloads the same: large modules, slow lines
 
 
 def cached(handle: str) -> Path | None:
@@ -42,7 +43,7 @@ def fetch(handle: str, progress: Progress) -> Path:
     module.
     """
     folder = _folder(handle)
-    with locked(folder.with_suffix(".lock"), f"downloading {handle}"):
+    with locked(folder.with_suffix(".lock"), f"downloading {handle}", _WAIT_SECONDS):
         if cached(handle):
             return folder
         return _into_place(folder, handle, lambda temporary: _download(handle, temporary, progress))
@@ -53,8 +54,11 @@ def unpack(archive: Path) -> Path:
 
     Raises UsageError for what is no archive, or holds links or paths that lead out of it.
     """
-    with archive.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with archive.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise from_os_error(error, "read", archive) from None
     folder = _folder(f"sha256:{sha256}")
     with locked(folder.with_suffix(".lock"), f"unpacking {archive}"):
         if (folder / "saved_model.pb").is_file():
@@ -100,7 +104,18 @@ def _extract(file: IO[bytes], folder: Path, handle: str) -> None:
 
     hub = _tensorflow_hub()
     try:
-        hub.file_utils.extract_tarfile_to_destination(file, str(folder))
+        with tarfile.open(fileobj=file, mode="r|*") as archive:
+            for member in archive:
+                # Refuses what leads out; the rest of its unpacking fails where files come without their folders.
+                target = Path(hub.file_utils.merge_relative_path(str(folder), member.name))
+                if member.isdir():
+                    target.mkdir(parents=True, exist_ok=True)
+                elif (data := archive.extractfile(member) if member.isfile() else None) is not None:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with target.open("wb") as out:
+                        shutil.copyfileobj(data, out)
+                else:
+                    raise ValueError(f"{member.name} is neither a file nor a folder")
     except (tarfile.TarError, EOFError, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise
@@ -120,7 +135,11 @@ def _tensorflow_hub() -> Any:
 def _download(handle: str, folder: Path, progress: Progress) -> None:
     hub = _tensorflow_hub()
     resolver = hub.compressed_module_resolver.HttpCompressedFileResolver()
-    address = resolver._append_compressed_format_query(handle)
+    try:
+        address = resolver._append_compressed_format_query(handle)
+        address.encode("ascii")
+    except ValueError as error:
+        raise UsageError(f"{handle} is no address ({error}); check it") from None
     part = folder.with_suffix(".part")
     _transfer(address, part, handle, progress)
     try:
@@ -141,11 +160,14 @@ def _transfer(address: str, part: Path, handle: str, progress: Progress) -> None
             _transfer_once(address, part, handle, progress)
             return
         except urllib.error.HTTPError as error:
+            error.close()
             problem = f"the server answers {error.code} {error.reason}"
             if error.code == 416:  # what we have does not fit what is there now
                 part.unlink(missing_ok=True)
             elif error.code not in _WORTH_ANOTHER_TRY:
                 raise EnvironmentProblem(f"cannot download {handle}: {problem}; check the address") from None
+        except http.client.InvalidURL as error:
+            raise UsageError(f"{handle} is no address ({error}); check it") from None
         except (TimeoutError, urllib.error.URLError, http.client.HTTPException, ConnectionError, _Short) as error:
             reason = getattr(error, "reason", None) or error
             problem = str(reason) or type(error).__name__

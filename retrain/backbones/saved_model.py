@@ -114,7 +114,10 @@ def _find_call(tf: Any, loaded: Any, folder: Path) -> Any:
 def _try_out(tf: Any, call: Any, folder: Path, image_size: int) -> int:
     """Return the number of features that a grey picture gives."""
     try:
-        output = call(tf.fill((2, image_size, image_size, 3), 0.5), False)
+        # Traced, as it will be used: called directly, a signature takes shapes that it was not made for.
+        output = tf.function(lambda images: call(images, False), autograph=False)(
+            tf.fill((2, image_size, image_size, 3), 0.5)
+        )
     except Exception as error:  # noqa: BLE001  a foreign program may raise anything
         raise UsageError(
             f"{folder} does not take pictures of {image_size} x {image_size}: {_first_line(error)};"
