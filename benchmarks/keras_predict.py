@@ -23,7 +23,7 @@ def main() -> None:
     import numpy as np
 
     row = backbones.get(backbones.DEFAULT)
-    both = row.build(row.weights())
+    both = row.build(row.weights(), row.image_size)
     model = keras.Model(both.inputs, both.outputs[0])
     model.predict(np.zeros((BATCH, row.image_size, row.image_size, 3), np.float32), verbose=0)
     began = time.perf_counter()
