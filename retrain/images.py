@@ -202,7 +202,10 @@ def read_bytes(path: Path) -> bytes:
             raise BadImage("too-large", f"{status.st_size / 2**20:.0f} MiB")
         try:
             with os.fdopen(handle, "rb", closefd=False) as file:
-                data = file.read(MAX_BYTES + 1)
+                # Asked for the limit at once, Python would set aside that much memory for every picture.
+                data = file.read(status.st_size + 1)
+                if len(data) > status.st_size:  # it is growing
+                    data += file.read(MAX_BYTES + 1 - len(data))
         except OSError as error:
             raise _cannot_read(error) from None
     if not data:

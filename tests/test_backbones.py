@@ -248,6 +248,11 @@ def test_a_backbone_keeps_its_contract(backbone: Backbone | None, tiny: Backbone
     assert np.isfinite(expected).all() and len(np.unique((expected / np.abs(expected).max()).round(4), axis=0)) == 3
     runner = Runner(network(row).data)
     features, spatial = runner.features_and_map(pixels)
+    # Values go from 0 to 255, whole or not, and both ends are fine.
+    ends = np.stack([np.zeros_like(pixels[0]), np.full_like(pixels[0], 255)])
+    black, white = runner.features(ends)
+    assert np.isfinite([black, white]).all() and not np.allclose(black, white, atol=1e-3 * np.abs(expected).max())
+    assert np.array_equal(runner.features(pixels.astype(np.float32)), features)
     assert runner.image_size == row.image_size and features.dtype == spatial.dtype == np.float32
     assert features.shape == expected.shape and spatial.shape == expected_map.shape
     largest = np.abs(expected).max()

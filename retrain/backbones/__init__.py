@@ -35,9 +35,6 @@ def get(name: str, image_size: int | None = None, weights: Path | None = None, p
         if weights is not None:
             row = _with_weights(row, weights)
         if image_size is not None:
-            if row.sizes and image_size not in row.sizes:
-                known = ", ".join(map(str, row.sizes))
-                raise UsageError(f"--image-size {image_size}: {name} takes {known} only; leave the option out")
             row = replace(row, image_size=image_size)
         return row
     if weights is not None:

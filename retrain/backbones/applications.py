@@ -67,7 +67,7 @@ def _row(name: str, module: str, image_size: int, feature_size: int) -> Backbone
         name=full,
         image_size=image_size,
         feature_size=feature_size,
-        licence="Apache-2.0",
+        licence="as the file says",
         origin="keras.applications",
         weights=partial(_no_file, full),
         build=partial(_build, name=name, module=module),

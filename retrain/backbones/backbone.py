@@ -24,8 +24,7 @@ class Backbone:
     model from pixels, float32 (n, image_size, image_size, 3) with values 0 to 255, to one or two outputs: the pooled
     features (n, feature_size) and, where the network has one, the last spatial map (n, rows, columns, feature_size),
     whose mean over rows and columns the features are. Scaling of pixel values is part of the model, so that no caller
-    can get it wrong. `feature_size` is 0 where only the network itself knows. `sizes`: the image sizes that it takes;
-    empty, any.
+    can get it wrong. `feature_size` is 0 where only the network itself knows.
     """
 
     name: str
@@ -36,5 +35,4 @@ class Backbone:
     weights: Callable[[], Path] = field(repr=False)
     build: Callable[[Path, int], "keras.Model"] = field(repr=False)
     fetch: Callable[[Progress], None] = field(default=_nothing_to_fetch, repr=False)
-    sizes: tuple[int, ...] = ()
     family: str = ""

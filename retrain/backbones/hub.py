@@ -18,9 +18,7 @@ _GOOGLE, _TENSORFLOW = "https://tfhub.dev/google/", "https://tfhub.dev/tensorflo
 ARCHIVES = (".tar.gz", ".tgz", ".tar")
 
 
-def _row(
-    name: str, handle: str, image_size: int, feature_size: int, values: tuple[float, float] = (0.0, 1.0), fixed: bool = False
-) -> Backbone:
+def _row(name: str, handle: str, image_size: int, feature_size: int, values: tuple[float, float] = (0.0, 1.0)) -> Backbone:
     return Backbone(
         name=name,
         image_size=image_size,
@@ -30,7 +28,6 @@ def _row(
         weights=partial(_fetched, name, handle),
         build=partial(saved_model.build, values=values),
         fetch=partial(_fetch, handle),
-        sizes=(image_size,) if fixed else (),
         family="TF Hub",
     )
 
