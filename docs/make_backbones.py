@@ -36,8 +36,9 @@ picture, when training for the first time and when labelling.
 
 _FIGURES = """\
 Accuracy of the head that `retrain train` makes by default, mean over five fixed folds; in brackets the difference to the
-default with its 95 % interval over the folds (seed {seed}, `{command}`). Milliseconds a picture: LiteRT with one
-thread, one picture at a time, on {cpu}, the networks taking turns; read them as ratios.
+default with its 95 % interval over the folds (seed {seed}, `{command}`).
+{chance}Milliseconds a picture: LiteRT with one thread, one picture at a
+time, on {cpu}, the networks taking turns; read them as ratios.
 """
 
 _HUB = """\
@@ -108,18 +109,19 @@ returns features and the last spatial map, as `retrain/backbones/backbone.py` sa
 def page() -> str:
     """Return the text of docs/backbones.md."""
     facts = json.loads(RESULTS.read_text())
+    results = facts["results"]
     seed, cpu = ", ".join(map(str, facts["seed"])), facts["machine"]["cpu"]
     return "\n".join(
         [
             _TOP,
-            _measured(facts["results"]),
-            _FIGURES.format(seed=seed, command=f"python {facts['command']}", cpu=f"one {cpu} core"),
-            _table(("name", "pixels", "features", "licence", "weights from"), map(_embedded, _of("embedded"))),
+            _measured(results),
+            _FIGURES.format(chance=_chance(results), seed=seed, command=f"python {facts['command']}", cpu=f"one {cpu} core"),
+            _table(("name", "pixels", "features", "licence", "weights from"), map(_cells, _of("embedded"))),
             _HUB,
-            _table(("name", "pixels", "features", "licence", "handle"), map(_embedded, _of("TF Hub"))),
+            _table(("name", "pixels", "features", "licence", "handle"), map(_cells, _of("TF Hub"))),
             _HANDLES,
             _APPLICATIONS,
-            _table(("name", "pixels", "features"), (_embedded(row)[:3] for row in _of("keras.applications"))),
+            _table(("name", "pixels", "features"), (_cells(row)[:3] for row in _of("keras.applications"))),
             _ADDING,
         ]
     )
@@ -129,7 +131,7 @@ def _of(family: str) -> list[Backbone]:
     return [row for row in BACKBONES.values() if row.family == family]
 
 
-def _embedded(row: Backbone) -> tuple[str, ...]:
+def _cells(row: Backbone) -> tuple[str, ...]:
     name = f"`{row.name}`{' (default)' if row.name == DEFAULT else ''}"
     return name, f"{row.image_size} x {row.image_size}", str(row.feature_size), row.licence, row.origin
 
@@ -145,6 +147,12 @@ def _measured(results: dict) -> str:
             cells.append(f"{figure['mean']:.3f}{interval}")
         rows.append((f"`{name}`", *cells, f"{found['milliseconds']['median']:.1f}"))
     return _table(("name", *FILES.values(), "ms a picture"), rows)
+
+
+def _chance(results: dict) -> str:
+    figures = [figure for found in results.values() for figure in found["accuracy"].values()]
+    intervals = [figure["minus_default"]["interval_95"] for figure in figures if "minus_default" in figure]
+    return "None of these differences is beyond chance. " if all(low <= 0 <= high for low, high in intervals) else ""
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

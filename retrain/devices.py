@@ -31,18 +31,16 @@ def start() -> Any:
 
 @contextmanager
 def _lasting() -> Iterator[None]:
-    """Do not look for garbage among the hundreds of thousands of objects that an import makes, then or later.
+    """Do not look for garbage among the hundreds of thousands of lasting objects that an import makes.
 
     The search is an eighth of the time that importing TensorFlow and Keras takes.
     """
     if "tensorflow" in sys.modules or not gc.isenabled():
         yield
         return
-    gc.collect()  # what is garbage now would be kept with the rest
     gc.disable()
     try:
         yield
-        gc.freeze()
     finally:
         gc.enable()
 

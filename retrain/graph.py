@@ -6,6 +6,7 @@ numbers, without state, are admitted. None that reads or writes a file is among 
 
 import json
 from functools import lru_cache
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ _WORDS = {
     "src_format", "dst_format", "frame_name", "config", "config_proto", "executor_type", "precision_config",
 }  # fmt: skip
 _DUMPS = {"DebugIdentity", "DebugNanCount", "DebugNumericSummary", "Copy", "CopyHost", "Abort"}
+_ONE_AT_A_TIME = RLock()
 _HARMLESS = {"Placeholder", "Const", "Identity", "IdentityN", "NoOp"}
 
 
@@ -35,7 +37,8 @@ class GraphRunner:
         `threads` is for likeness with `runner.Runner`: TensorFlow chooses for itself.
         """
         try:
-            self._run, self.image_size, self._outputs = _loaded(data)
+            with _ONE_AT_A_TIME:  # or each thread would load a graph of its own
+                self._run, self.image_size, self._outputs = _loaded(data)
         except ModuleNotFoundError:
             raise EnvironmentProblem(
                 "this model's backbone runs in TensorFlow only, which is not installed; run: pip install tensorflow"
@@ -57,10 +60,7 @@ class GraphRunner:
 
 
 def freeze(model: Any, image_size: int) -> tuple[bytes, Any]:
-    """Freeze a Keras model of pixels; returns what `GraphRunner` takes, and the frozen function for a converter.
-
-    Raises EnvironmentProblem for a network with operations that a frozen graph must not have.
-    """
+    """Freeze a Keras model of pixels; returns what `GraphRunner` takes, and the frozen function for a converter."""
     tf = start()
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -96,7 +96,9 @@ def _loaded(data: bytes) -> tuple[Any, int, list[int]]:
         if not outputs or outputs[0].dtype != tf.float32 or len(outputs[0].shape) != 2:
             raise ValueError("it gives no row of numbers a picture")
         return lambda pixels: run(tf.constant(pixels)), size, [int(out.shape[-1]) for out in outputs]
-    except (IndexError, ValueError, KeyError, TypeError, DecodeError, tf.errors.OpError) as error:
+    except (
+        IndexError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError, DecodeError, tf.errors.OpError
+    ) as error:  # fmt: skip
         raise ModelRefused(f"the backbone is no graph that TensorFlow can run: {error}; train again") from None
 
 

@@ -50,7 +50,11 @@ class Labeller:
 
     @cached_property
     def _runners(self) -> list[Runner]:
-        return [open_network(member.network, self._threads) for member in self.model.members]
+        runners = [open_network(member.network, self._threads) for member in self.model.members]
+        for runner, member in zip(runners, self.model.members, strict=True):
+            if runner.image_size != member.image_size:
+                raise ModelRefused(f"the backbone takes {runner.image_size} pixels, not {member.image_size}; train again")
+        return runners
 
     def copy(self) -> "Labeller":
         """Return a labeller of the same model for another thread."""

@@ -14,6 +14,7 @@ import click
 import pytest
 
 import retrain
+from retrain.backbones import BACKBONES
 from retrain.cli import cli
 from retrain.errors import REASONS, Exit
 
@@ -26,14 +27,19 @@ TREE_TITLE = "## The code, in the order in which data flows"
 page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 
 
-@pytest.fixture(scope="module")
-def make_reference() -> ModuleType:
-    """The script that writes docs/commands.md, as a module."""
-    spec = importlib.util.spec_from_file_location("make_reference", SCRIPT)
+def script(name: str) -> ModuleType:
+    """A script that writes a page, as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def make_reference() -> ModuleType:
+    """The script that writes docs/commands.md, as a module."""
+    return script("make_reference")
 
 
 def blocks(text: str, *languages: str) -> Iterator[str]:
@@ -94,6 +100,19 @@ def test_a_reference_that_is_out_of_date_is_named(
     assert make_reference.main(["--check"], file) == 0
     file.write_text(file.read_text().replace("--folds", "--parts"))
     assert make_reference.main(["--check"], file) == 1
+
+
+def test_the_page_of_backbones_has_every_row_and_is_noticed_when_out_of_date(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_backbones, file = script("make_backbones"), tmp_path / "backbones.md"
+    assert make_backbones.main(["--check"], file) == 1
+    assert capsys.readouterr().err == f"{file} is out of date; run: make docs\n"
+    assert make_backbones.main([], file) == make_backbones.main(["--check"], file) == 0
+    text = file.read_text()
+    assert [row.name for row in BACKBONES.values() if f"| `{row.name}`" not in text] == []
+    file.write_text(text.replace("mobilenet-v2", "mobilenet-v1"))
+    assert make_backbones.main(["--check"], file) == 1
 
 
 def test_an_exit_code_that_the_help_leaves_out_is_an_error(

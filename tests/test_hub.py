@@ -210,7 +210,7 @@ SIZES = {
     "https://tfhub.dev/google/imagenet/mobilenet_v2_100_224/feature_vector/5": 224,
     "https://tfhub.dev/google/imagenet/mobilenet_v1_025_128/feature_vector/5": 128,
     "https://tfhub.dev/google/imagenet/mobilenet_v2_035_96/feature_vector/5": 96,
-    "https://tfhub.dev/google/imagenet/nasnet_large/feature_vector/5": 0,
+    "https://tfhub.dev/google/imagenet/nasnet_large/feature_vector/5": 331,
     "https://tfhub.dev/google/imagenet/inception_v3/feature_vector/5": 299,
     "https://tfhub.dev/google/imagenet/inception_resnet_v2/feature_vector/5": 299,
     "https://tfhub.dev/google/imagenet/resnet_v2_50/feature_vector/5": 0,
@@ -221,6 +221,8 @@ SIZES = {
     "https://tfhub.dev/google/bit/m-r50x1/1": 0,
     "modules/EfficientNet_Lite3": 280,
     "modules/unknown_2240": 0,
+    "https://www.kaggle.com/models/google/mobilenet-v2/tensorFlow2/035-96-feature-vector": 96,
+    "satellite_2": 0,
 }
 
 
@@ -579,8 +581,11 @@ def test_a_network_that_litert_cannot_run_runs_in_tensorflow_and_a_note_says_so(
     backbone, heard = get(str(write_function(tmp_path / "module", function)), SIZE), Heard()
     ready = network(backbone, heard)
     assert ready.engine == graph.ENGINE and network(backbone) == ready
-    (note,) = (note for note in heard.notes if "TensorFlow" in note)
-    assert "saved-model:module cannot run in LiteRT (" in note and "slower" in note and "entry_function" not in note
+    (why,) = (note for note in heard.notes if "LiteRT" in note)
+    assert "saved-model:module cannot run in LiteRT (" in why and "entry_function" not in why
+    later = Heard()
+    network(backbone, later)  # also where it was converted by an earlier run
+    assert [note for note in heard.notes if "runs in TensorFlow, which is slower" in note] == later.notes != []
     runner = open_network(ready)
     assert (runner.image_size, runner.feature_size) == (SIZE, 16)
     assert_same_features(runner.features(pictures()), function(pictures() / 255).numpy())

@@ -14,10 +14,11 @@ from retrain.errors import UsageError, did_you_mean
 from retrain.progress import SILENT, Progress
 
 BACKBONES: dict[str, Backbone] = {row.name: row for row in (*efficientnet_lite.ROWS, *hub.ROWS, *applications.ROWS)}
+EMBEDDED = {row.name for row in efficientnet_lite.ROWS}  # their weights come with the package
 DEFAULT = "efficientnet-lite0"
 _SMALLEST, _LARGEST = 32, 1024  # pixels
 
-__all__ = ["BACKBONES", "DEFAULT", "Backbone", "get", "is_handle", "network", "weights_hash"]
+__all__ = ["BACKBONES", "DEFAULT", "EMBEDDED", "Backbone", "get", "is_handle", "network", "weights_hash"]
 
 
 def get(name: str, image_size: int | None = None, weights: Path | None = None, progress: Progress = SILENT) -> Backbone:
@@ -30,6 +31,8 @@ def get(name: str, image_size: int | None = None, weights: Path | None = None, p
     """
     if image_size is not None and not _SMALLEST <= image_size <= _LARGEST:
         raise UsageError(f"--image-size {image_size} is out of range; give {_SMALLEST} to {_LARGEST} pixels")
+    by_address = {row.origin: row.name for row in hub.ROWS}
+    name = by_address.get(name.rstrip("/"), name)
     if name in BACKBONES:
         row = BACKBONES[name]
         if weights is not None:
@@ -47,7 +50,8 @@ def get(name: str, image_size: int | None = None, weights: Path | None = None, p
 
 def is_handle(name: str) -> bool:
     """True for an address or a path, as opposed to a name."""
-    return name not in BACKBONES and not name.startswith(applications.PREFIX) and hub.is_handle(name)
+    known = name in BACKBONES or name.rstrip("/") in {row.origin for row in hub.ROWS}
+    return not known and not name.startswith(applications.PREFIX) and hub.is_handle(name)
 
 
 def _with_weights(row: Backbone, weights: Path) -> Backbone:

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from retrain.backbones.backbone import Backbone
 from retrain.errors import UsageError
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     import keras
 
 PREFIX = "keras/"
+_DEVIATIONS = np.array([0.229, 0.224, 0.225], np.float32)  # of ImageNet's channels, as Keras has them
 # class in keras.applications, its module there, usual image size, features
 _NETWORKS = (
     ("ConvNeXtTiny", "convnext", 224, 768),
@@ -46,15 +49,30 @@ def _build(path: Path, image_size: int, name: str, module: str) -> "keras.Model"
 
     home = importlib.import_module(f"keras.applications.{module}")
     shape = (image_size, image_size, 3)
-    network = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=shape)
+    try:
+        network = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=shape)
+    except ValueError as error:
+        raise UsageError(
+            f"{name} cannot be built for --image-size {image_size}: {_first_line(error)}; try another"
+        ) from None
     try:
         network.load_weights(path)
     except (ValueError, OSError, KeyError, TypeError) as error:
-        words = str(error).strip().splitlines()[0][:150] if str(error).strip() else type(error).__name__
-        raise UsageError(f"{path} holds no weights for {name} without its top ({words}); give its 'notop' file") from None
+        raise UsageError(
+            f"{path} holds no weights for {name} without its top ({_first_line(error)}); give its 'notop' file"
+        ) from None
+    if module == "efficientnet":
+        # Keras's own weights were made with channels divided by the root of their deviation, a layer that Keras adds only
+        # where it downloads them itself. The first convolution is linear and padded with zeros, so it can take that on.
+        stem = network.get_layer("stem_conv")
+        stem.set_weights([stem.get_weights()[0] / np.sqrt(_DEVIATIONS)[:, np.newaxis]])
     pixels = keras.Input(shape, name="pixels")
     spatial = network(home.preprocess_input(pixels))
     return keras.Model(pixels, [keras.layers.GlobalAveragePooling2D(name="features")(spatial), spatial])
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:150]
 
 
 def _no_file(name: str) -> Path:

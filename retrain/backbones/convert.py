@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +20,9 @@ from retrain.quiet import native_chatter_dropped
 from retrain.runner import Network, Runner
 from retrain.storage import locked, user_cache, write_atomically
 
-if TYPE_CHECKING:
-    pass
-
 _RECIPE = "network-2"  # raise it when the conversion changes: older files are then made anew
 _LARGEST_DIFFERENCE = 1e-4  # relative to the largest feature
+_WAIT_SECONDS = 600.0  # for another run that converts the same: large networks take minutes
 _ENDING_BYTES = 32  # sha256 of what comes before it: a damaged cache file must not pass for a backbone
 _ENDINGS = {Runner.engine: "tflite", graph.ENGINE: "graph"}
 
@@ -57,9 +55,15 @@ def network(backbone: Backbone, progress: Progress = SILENT) -> Network:
     name = re.sub(r"[^0-9A-Za-z.]+", "-", backbone.name)[-60:].strip("-")
     stem = f"{name}-{backbone.image_size}-{weights_hash(backbone)[:16]}-{_RECIPE}"
     found = next(_cached(stem), None)
-    if found is not None:
-        return found
-    with locked(user_cache() / f"{stem}.lock", f"converting {backbone.name}"):
+    if found is None:
+        found = _converted_once(backbone, stem, progress)
+    if found.engine != Runner.engine:
+        progress.note(f"{backbone.name} runs in TensorFlow, which is slower, and needed to label pictures, too")
+    return found
+
+
+def _converted_once(backbone: Backbone, stem: str, progress: Progress) -> Network:
+    with locked(user_cache() / f"{stem}.lock", f"converting {backbone.name}", _WAIT_SECONDS):
         found = next(_cached(stem), None)
         if found is None:
             progress.note(f"converting {backbone.name} for fast inference (once on this machine)")
@@ -81,10 +85,11 @@ def _cached(stem: str) -> Iterator[Network]:
 
 
 def _convert(backbone: Backbone, progress: Progress) -> Network:
-    start()
-    model = backbone.build(backbone.weights(), backbone.image_size)
     pixels = _test_pictures(backbone.image_size)
-    expected = _first(model.predict_on_batch(pixels))
+    # On the CPU, where it will run: a GPU may compute convolutions with fewer digits than are compared.
+    with start().device("/CPU:0"):
+        model = backbone.build(backbone.weights(), backbone.image_size)
+        expected = _first(model.predict_on_batch(pixels))
     if not np.isfinite(expected).all():
         raise EnvironmentProblem(
             f"{backbone.name} gives values that are not finite in TensorFlow itself; its weights are damaged, get them again"
@@ -100,11 +105,11 @@ def _convert(backbone: Backbone, progress: Progress) -> Network:
             problem = "it gives an output of another shape"
         if not problem:
             return Network(Runner.engine, flatbuffer)
-    progress.note(f"{backbone.name} cannot run in LiteRT ({problem}); it runs in TensorFlow, slower, also to label pictures")
+    progress.note(f"{backbone.name} cannot run in LiteRT ({problem})")
     try:
         problem = _difference(graph.GraphRunner(frozen_bytes).features(pixels), expected)
     except ModelRefused as error:
-        problem = str(error)
+        problem = str(error).partition(";")[0]  # its advice is for models
     if problem:
         raise EnvironmentProblem(f"{backbone.name} cannot be frozen to run on its own: {problem}; choose another backbone")
     return Network(graph.ENGINE, frozen_bytes)

@@ -20,9 +20,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from retrain.devices import start
 from retrain.errors import EnvironmentProblem, UsageError, from_os_error
 from retrain.progress import Progress
-from retrain.storage import locked, user_cache
+from retrain.storage import locked, sync_folder, user_cache
 
 _TRIES, _PAUSE_SECONDS, _TIMEOUT_SECONDS, _BLOCK = 4, 0.5, 30.0, 1 << 18
 _WORTH_ANOTHER_TRY = {408, 425, 429, 500, 502, 503, 504}
@@ -92,8 +93,13 @@ def _into_place(folder: Path, handle: str, fill: Any) -> Path:
             fill(temporary)
             if not (temporary / "saved_model.pb").is_file():
                 raise UsageError(f"{handle} is no TF Hub module: it has no saved_model.pb at its top; check the address")
+            for path in temporary.rglob("*"):
+                if path.is_file():
+                    with path.open("rb") as file:
+                        os.fsync(file.fileno())
             shutil.rmtree(folder, ignore_errors=True)
             temporary.rename(folder)
+            sync_folder(folder.parent)
     except OSError as error:
         raise from_os_error(error, "keep the module in", folder) from None
     return folder
@@ -125,6 +131,7 @@ def _extract(file: IO[bytes], folder: Path, handle: str) -> None:
 
 def _tensorflow_hub() -> Any:
     """Import tensorflow-hub, which warns of a module that setuptools is about to drop."""
+    start()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import tensorflow_hub
@@ -194,9 +201,14 @@ def _transfer_once(address: str, part: Path, handle: str, progress: Progress) ->
             goes_on = response.status == 206
             have = have if goes_on else 0
             length = response.headers.get("Content-Length")
-            total = have + int(length) if length else None
-            if response.headers.get("ETag") and not goes_on:
-                tag.write_text(response.headers["ETag"])
+            total = have + int(length) if length and length.isdigit() else None
+            if goes_on and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+                part.unlink()
+                raise _Short("the server went on at another place")
+            if not goes_on:
+                tag.unlink(missing_ok=True)
+                if response.headers.get("ETag"):
+                    tag.write_text(response.headers["ETag"])
             with part.open("ab" if goes_on else "wb") as file:
                 if not have:
                     size = f"{total / _MB:.1f} MB" if total else "size unknown"
@@ -208,20 +220,27 @@ def _transfer_once(address: str, part: Path, handle: str, progress: Progress) ->
     tag.unlink(missing_ok=True)
 
 
+def _read(response: Any, file: IO[bytes], otherwise: str) -> bytes:
+    """Read a block; whatever the network does in the middle is worth another try."""
+    try:
+        return bytes(response.read(_BLOCK))
+    except http.client.IncompleteRead as error:
+        file.write(error.partial)
+        raise _Short(otherwise) from None
+    except OSError as error:
+        raise _Short(f"{error.strerror or error}, {otherwise}") from None
+
+
 def _copy(response: Any, file: IO[bytes], have: int, total: int | None, progress: Progress) -> None:
     """Copy a response block by block; the bar counts megabytes."""
     done, shown = have, 0
     with progress.bar("download, MB", -(-total // _MB) if total else None) as advance:
-        try:
-            while block := response.read(_BLOCK):
-                file.write(block)
-                done += len(block)
-                while shown < done // _MB:
-                    shown += 1
-                    advance()
-        except http.client.IncompleteRead as error:
-            file.write(error.partial)
-            raise _Short(f"{done} of {total} bytes came") from None
+        while block := _read(response, file, f"{done} of {total} bytes came"):
+            file.write(block)
+            done += len(block)
+            while shown < done // _MB:
+                shown += 1
+                advance()
     if total is not None and done < total:
         raise _Short(f"{done} of {total} bytes came")
     file.flush()

@@ -1,18 +1,15 @@
 """TF Hub modules: a table of well-known ones, and whatever a handle points to."""
 
 import re
+import urllib.parse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from retrain.backbones import download, saved_model
 from retrain.backbones.backbone import Backbone
 from retrain.errors import EnvironmentProblem, UsageError
 from retrain.progress import Progress
-
-if TYPE_CHECKING:
-    pass
 
 _GOOGLE, _TENSORFLOW = "https://tfhub.dev/google/", "https://tfhub.dev/tensorflow/"
 ARCHIVES = (".tar.gz", ".tgz", ".tar")
@@ -44,6 +41,7 @@ def _fetch(handle: str, progress: Progress) -> None:
         download.fetch(handle, progress)
 
 
+# The handles ask for pictures with values from 0 to 1, as TF Hub's contract for images says.
 ROWS = (
     _row("mobilenet-v2", f"{_GOOGLE}imagenet/mobilenet_v2_100_224/feature_vector/5", 224, 1280),
     _row("mobilenet-v2-140", f"{_GOOGLE}imagenet/mobilenet_v2_140_224/feature_vector/5", 224, 1792),
@@ -75,8 +73,10 @@ def from_handle(handle: str, image_size: int | None, progress: Progress) -> Back
     """
     find = _finder(handle, progress)
     folder = find()
-    size, _ = saved_model.image_size(folder, handle)
-    if image_size is None and not size:
+    size, told_by = saved_model.image_size(folder, handle if "://" in handle else Path(handle).name)
+    if image_size is None and size and told_by == "its name":
+        progress.note(f"{handle}: taking {size} pixels, by its name; give --image-size where that is wrong")
+    elif image_size is None and not size:
         progress.note(
             f"{handle} does not say what image size it expects: taking {saved_model.FALLBACK_SIZE};"
             " give --image-size where its documentation says otherwise"
@@ -86,7 +86,7 @@ def from_handle(handle: str, image_size: int | None, progress: Progress) -> Back
         image_size=image_size or size or saved_model.FALLBACK_SIZE,
         feature_size=0,
         licence="as the module says",
-        origin=handle,
+        origin=_name(handle),
         weights=find,
         build=saved_model.build,
         family="handle",
@@ -114,5 +114,6 @@ def _finder(handle: str, progress: Progress) -> Callable[[], Path]:
 def _name(handle: str) -> str:
     """An address names itself; of a path only the last part, since the model must not depend on where things lay."""
     if "://" in handle:
-        return handle
+        parts = urllib.parse.urlsplit(handle)  # without a password or a signature that may be in it
+        return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
     return f"saved-model:{Path(handle).resolve().name}"

@@ -76,9 +76,16 @@ def _load(tf: Any, folder: Path) -> Any:
             # The TF1 Hub format has two graphs, tagged [] and ['train']; the first is for use.
             if (folder / "tfhub_module.pb").exists():
                 return tf.saved_model.load(str(folder), tags=[])
-            return tf.saved_model.load(str(folder))
+            try:
+                return tf.saved_model.load(str(folder))
+            except ValueError as error:
+                if "tags" not in str(error):
+                    raise
+                return tf.saved_model.load(str(folder), tags=["serve"])  # of several graphs, the one for use
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, tf.errors.OpError) as error:
-        raise UsageError(f"{folder} cannot be loaded as a SavedModel: {_first_line(error)}; fetch it again") from None
+        raise UsageError(
+            f"{folder} cannot be loaded as a SavedModel: {_first_line(error)}; delete that folder and get it again"
+        ) from None
 
 
 def _find_call(tf: Any, loaded: Any, folder: Path) -> Any:
@@ -179,13 +186,13 @@ def _square(shapes: list[list[int]]) -> int:
 
 def _size_by_name(handle: str) -> int:
     handle = handle.lower()
-    if match := re.search(r"lite[-_]?([0-4])(?!\d)", handle):
+    if match := re.search(r"(?<![a-z])lite[-_]?([0-4])(?!\d)", handle):
         return _LITE_SIZES[match[1]]
-    if match := re.search(r"_(96|128|160|192|224|240|256|260|280|299|300|331|380|384|480|512)(?!\d)", handle):
+    if match := re.search(r"[-_](96|128|160|192|224|240|256|260|280|299|300|331|380|384|480|512)(?!\d)", handle):
         return int(match[1])
     if match := re.search(r"efficientnet.*[/_-]b([0-7])(?!\d)", handle):
         return _B_SIZES[match[1]]
-    return 299 if "inception" in handle else 0
+    return 331 if "nasnet_large" in handle else 299 if "inception" in handle else 0
 
 
 def _attached_size(data: bytes) -> int:

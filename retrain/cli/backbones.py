@@ -59,8 +59,10 @@ def fetch(name: str, image_size: int | None) -> int:
     \b
       retrain backbones fetch mobilenet-v2
     """
-    from retrain.backbones import get, network
+    from retrain.backbones import BACKBONES, get, network
 
+    if name in BACKBONES and BACKBONES[name].family == "keras.applications":
+        raise UsageError(f"{name} is not downloaded: get its 'notop' file from Keras and give it to train as --weights FILE")
     console = Console()
     backbone = get(name, image_size, progress=console)
     backbone.fetch(console)

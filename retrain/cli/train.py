@@ -1,5 +1,6 @@
 """`retrain train`."""
 
+import gc
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,8 @@ def train(
       retrain train tf_files/ --groups folder          frames of one film scene stay together
       retrain train tf_files/ --folds 5                every picture is tested once
     """
+    # TensorFlow's objects last; looking for garbage among them again and again takes a tenth of a second.
+    gc.set_threshold(100_000)
     # Keras imports scikit-learn, where it is installed, for wrappers that this process does not use: most of a second.
     sys.modules.setdefault("sklearn", None)  # type: ignore[arg-type]
     from retrain.pipeline import train as run

@@ -10,6 +10,7 @@ import numpy as np
 from retrain import artifact, backbones, bottlenecks, views
 from retrain.backbones import Backbone
 from retrain.dataset import PARTS, Skipped, read
+from retrain.errors import UsageError
 from retrain.evaluate import Accuracy
 from retrain.pipeline.examples import Examples, usable
 from retrain.pipeline.judged import Judged, divide_examples, fit_and_judge
@@ -85,7 +86,7 @@ def train(
                     network,
                     views.DEFAULT_VIEW,
                     chosen.image_size,
-                    chosen.feature_size or open_network(network).feature_size,
+                    _feature_size(chosen, network),
                     run=run,
                     progress=progress,
                 )
@@ -106,6 +107,8 @@ def train(
 def _looked_up(backbone: str | Backbone, image_size: int | None, weights: str | os.PathLike[str] | None) -> str | Backbone:
     """Return the row of a name, so that a mistake ends the run before it begins; a handle stays as it is."""
     if isinstance(backbone, Backbone):
+        if weights is not None:
+            raise UsageError("weights= goes with the name of a network of keras.applications, not with a row of your own")
         return backbone if image_size is None else replace(backbone, image_size=image_size)
     if backbones.is_handle(backbone):
         return backbone
@@ -120,6 +123,11 @@ def _fetched(
         backbone = backbones.get(backbone, image_size, None if weights is None else Path(weights), progress)
     backbone.fetch(progress)
     return backbone
+
+
+def _feature_size(backbone: Backbone, network: Network) -> int:
+    """Return the number of features; of what comes from elsewhere, the network itself knows best."""
+    return backbone.feature_size if backbone.name in backbones.EMBEDDED else open_network(network).feature_size
 
 
 def _space(backbone: Backbone, weights: str, network: Network) -> bottlenecks.Space:
