@@ -284,7 +284,13 @@ def weights_drawn_for(name: str, folder: Path) -> Path:
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
+    if module_of[name] == "efficientnet":  # its weights expect channels of even spread
+        stem = network.get_layer("stem_conv")
+        (kernel,) = stem.get_weights()
+        stem.set_weights([kernel / np.sqrt(applications._DEVIATIONS)[:, np.newaxis]])
     network(home.preprocess_input(pixels.astype(np.float32)), training=True)
+    if module_of[name] == "efficientnet":
+        stem.set_weights([kernel])
     network.save_weights(folder / "notop.weights.h5")
     return folder / "notop.weights.h5"
 
