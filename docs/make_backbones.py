@@ -116,12 +116,12 @@ def page() -> str:
             _TOP,
             _measured(results),
             _FIGURES.format(chance=_chance(results), seed=seed, command=f"python {facts['command']}", cpu=f"one {cpu} core"),
-            _table(("name", "pixels", "features", "licence", "weights from"), map(_cells, _of("embedded"))),
+            _table(("name", "parameters", "pixels", "features", "licence", "weights from"), map(_cells, _of("embedded"))),
             _HUB,
-            _table(("name", "pixels", "features", "licence", "handle"), map(_cells, _of("TF Hub"))),
+            _table(("name", "parameters", "pixels", "features", "licence", "handle"), map(_cells, _of("TF Hub"))),
             _HANDLES,
             _APPLICATIONS,
-            _table(("name", "pixels", "features"), (_cells(row)[:3] for row in _of("keras.applications"))),
+            _table(("name", "parameters", "pixels", "features"), (_cells(row)[:4] for row in _of("keras.applications"))),
             _ADDING,
         ]
     )
@@ -133,7 +133,14 @@ def _of(family: str) -> list[Backbone]:
 
 def _cells(row: Backbone) -> tuple[str, ...]:
     name = f"`{row.name}`{' (default)' if row.name == DEFAULT else ''}"
-    return name, f"{row.image_size} x {row.image_size}", str(row.feature_size), row.licence, row.origin
+    return (
+        name,
+        f"{row.parameters:.1f} M",
+        f"{row.image_size} x {row.image_size}",
+        str(row.feature_size),
+        row.licence,
+        row.origin,
+    )
 
 
 def _measured(results: dict) -> str:

@@ -247,7 +247,9 @@ def test_a_backbone_keeps_its_contract(backbone: Backbone | None, tiny: Backbone
     rng = np.random.default_rng(0)
     coarse = [Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((300, 200)) for _ in range(3)]
     pixels = np.stack([render(Picture(image, "PNG"), "squash", row.image_size) for image in coarse])
-    outputs = row.build(row.weights(), row.image_size).predict_on_batch(pixels.astype(np.float32))
+    model = row.build(row.weights(), row.image_size)
+    assert not row.parameters or round(model.count_params() / 1e6, 2) == row.parameters
+    outputs = model.predict_on_batch(pixels.astype(np.float32))
     expected = outputs[0]
     assert expected.shape == (3, row.feature_size)
     assert np.isfinite(expected).all() and len(np.unique((expected / np.abs(expected).max()).round(4), axis=0)) == 3

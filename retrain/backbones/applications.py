@@ -17,28 +17,28 @@ if TYPE_CHECKING:
 
 PREFIX = "keras/"
 _DEVIATIONS = np.array([0.229, 0.224, 0.225], np.float32)  # of ImageNet's channels, as Keras has them
-# class in keras.applications, its module there, usual image size, features
+# class in keras.applications, its module there, usual image size, features, millions of parameters
 _NETWORKS = (
-    ("ConvNeXtTiny", "convnext", 224, 768),
-    ("ConvNeXtBase", "convnext", 224, 1024),
-    ("DenseNet121", "densenet", 224, 1024),
-    ("DenseNet201", "densenet", 224, 1920),
-    ("EfficientNetB0", "efficientnet", 224, 1280),
-    ("EfficientNetB3", "efficientnet", 300, 1536),
-    ("EfficientNetV2B0", "efficientnet_v2", 224, 1280),
-    ("EfficientNetV2S", "efficientnet_v2", 384, 1280),
-    ("InceptionResNetV2", "inception_resnet_v2", 299, 1536),
-    ("InceptionV3", "inception_v3", 299, 2048),
-    ("MobileNet", "mobilenet", 224, 1024),
-    ("MobileNetV2", "mobilenet_v2", 224, 1280),
-    ("MobileNetV3Large", "mobilenet_v3", 224, 960),
-    ("MobileNetV3Small", "mobilenet_v3", 224, 576),
-    ("NASNetMobile", "nasnet", 224, 1056),
-    ("ResNet50", "resnet", 224, 2048),
-    ("ResNet50V2", "resnet_v2", 224, 2048),
-    ("ResNet101V2", "resnet_v2", 224, 2048),
-    ("VGG16", "vgg16", 224, 512),
-    ("Xception", "xception", 299, 2048),
+    ("ConvNeXtTiny", "convnext", 224, 768, 27.82),
+    ("ConvNeXtBase", "convnext", 224, 1024, 87.57),
+    ("DenseNet121", "densenet", 224, 1024, 7.04),
+    ("DenseNet201", "densenet", 224, 1920, 18.32),
+    ("EfficientNetB0", "efficientnet", 224, 1280, 4.05),
+    ("EfficientNetB3", "efficientnet", 300, 1536, 10.78),
+    ("EfficientNetV2B0", "efficientnet_v2", 224, 1280, 5.92),
+    ("EfficientNetV2S", "efficientnet_v2", 384, 1280, 20.33),
+    ("InceptionResNetV2", "inception_resnet_v2", 299, 1536, 54.34),
+    ("InceptionV3", "inception_v3", 299, 2048, 21.8),
+    ("MobileNet", "mobilenet", 224, 1024, 3.23),
+    ("MobileNetV2", "mobilenet_v2", 224, 1280, 2.26),
+    ("MobileNetV3Large", "mobilenet_v3", 224, 960, 3.0),
+    ("MobileNetV3Small", "mobilenet_v3", 224, 576, 0.94),
+    ("NASNetMobile", "nasnet", 224, 1056, 4.27),
+    ("ResNet50", "resnet", 224, 2048, 23.59),
+    ("ResNet50V2", "resnet_v2", 224, 2048, 23.56),
+    ("ResNet101V2", "resnet_v2", 224, 2048, 42.63),
+    ("VGG16", "vgg16", 224, 512, 14.71),
+    ("Xception", "xception", 299, 2048, 20.86),
 )
 
 
@@ -79,7 +79,7 @@ def _no_file(name: str) -> Path:
     raise UsageError(f"{name} needs a file of weights: give --weights FILE, its 'notop' file as Keras offers it")
 
 
-def _row(name: str, module: str, image_size: int, feature_size: int) -> Backbone:
+def _row(name: str, module: str, image_size: int, feature_size: int, parameters: float) -> Backbone:
     full = PREFIX + name
     return Backbone(
         name=full,
@@ -90,6 +90,7 @@ def _row(name: str, module: str, image_size: int, feature_size: int) -> Backbone
         weights=partial(_no_file, full),
         build=partial(_build, name=name, module=module),
         family="keras.applications",
+        parameters=parameters,
     )
 
 

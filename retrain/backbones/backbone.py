@@ -24,7 +24,9 @@ class Backbone:
     model from pixels, float32 (n, image_size, image_size, 3) with values 0 to 255, to one or two outputs: the pooled
     features (n, feature_size) and, where the network has one, the last spatial map (n, rows, columns, feature_size),
     whose mean over rows and columns the features are. Scaling of pixel values is part of the model, so that no caller
-    can get it wrong. `feature_size` is 0 where only the network itself knows.
+    can get it wrong. `feature_size` is 0 where only the network itself knows. `parameters`: in millions, without a
+    classifier; 0 unknown. `values`: of pixels, as the network itself asks for them, to which the model scales
+    (0 to 255 also where a function of Keras does that).
     """
 
     name: str
@@ -36,3 +38,5 @@ class Backbone:
     build: Callable[[Path, int], "keras.Model"] = field(repr=False)
     fetch: Callable[[Progress], None] = field(default=_nothing_to_fetch, repr=False)
     family: str = ""
+    parameters: float = 0.0
+    values: tuple[float, float] = (0.0, 255.0)

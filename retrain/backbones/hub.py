@@ -15,7 +15,7 @@ _GOOGLE, _TENSORFLOW = "https://tfhub.dev/google/", "https://tfhub.dev/tensorflo
 ARCHIVES = (".tar.gz", ".tgz", ".tar")
 
 
-def _row(name: str, handle: str, image_size: int, feature_size: int, values: tuple[float, float] = (0.0, 1.0)) -> Backbone:
+def _row(name: str, handle: str, image_size: int, feature_size: int, parameters: float) -> Backbone:
     return Backbone(
         name=name,
         image_size=image_size,
@@ -23,9 +23,11 @@ def _row(name: str, handle: str, image_size: int, feature_size: int, values: tup
         licence="Apache-2.0",
         origin=handle,
         weights=partial(_fetched, name, handle),
-        build=partial(saved_model.build, values=values),
+        build=saved_model.build,
         fetch=partial(_fetch, handle),
         family="TF Hub",
+        parameters=parameters,
+        values=saved_model.VALUES,
     )
 
 
@@ -43,20 +45,20 @@ def _fetch(handle: str, progress: Progress) -> None:
 
 # The handles ask for pictures with values from 0 to 1, as TF Hub's contract for images says.
 ROWS = (
-    _row("mobilenet-v2", f"{_GOOGLE}imagenet/mobilenet_v2_100_224/feature_vector/5", 224, 1280),
-    _row("mobilenet-v2-140", f"{_GOOGLE}imagenet/mobilenet_v2_140_224/feature_vector/5", 224, 1792),
-    _row("mobilenet-v3-small", f"{_GOOGLE}imagenet/mobilenet_v3_small_100_224/feature_vector/5", 224, 1024),
-    _row("mobilenet-v3-large", f"{_GOOGLE}imagenet/mobilenet_v3_large_100_224/feature_vector/5", 224, 1280),
-    _row("efficientnet-lite3", f"{_TENSORFLOW}efficientnet/lite3/feature-vector/2", 280, 1280),
-    _row("efficientnet-lite4", f"{_TENSORFLOW}efficientnet/lite4/feature-vector/2", 300, 1280),
-    _row("efficientnet-b0", f"{_TENSORFLOW}efficientnet/b0/feature-vector/1", 224, 1280),
-    _row("efficientnet-b3", f"{_TENSORFLOW}efficientnet/b3/feature-vector/1", 300, 1536),
-    _row("efficientnet-v2-b0", f"{_GOOGLE}imagenet/efficientnet_v2_imagenet1k_b0/feature_vector/2", 224, 1280),
-    _row("efficientnet-v2-b3", f"{_GOOGLE}imagenet/efficientnet_v2_imagenet21k_ft1k_b3/feature_vector/2", 300, 1536),
-    _row("efficientnet-v2-s", f"{_GOOGLE}imagenet/efficientnet_v2_imagenet1k_s/feature_vector/2", 384, 1280),
-    _row("inception-v3", f"{_GOOGLE}imagenet/inception_v3/feature_vector/5", 299, 2048),
-    _row("resnet-50-v2", f"{_GOOGLE}imagenet/resnet_v2_50/feature_vector/5", 224, 2048),
-    _row("bit-m-r50x1", f"{_GOOGLE}bit/m-r50x1/1", 224, 2048),
+    _row("mobilenet-v2", f"{_GOOGLE}imagenet/mobilenet_v2_100_224/feature_vector/5", 224, 1280, 2.26),
+    _row("mobilenet-v2-140", f"{_GOOGLE}imagenet/mobilenet_v2_140_224/feature_vector/5", 224, 1792, 4.36),
+    _row("mobilenet-v3-small", f"{_GOOGLE}imagenet/mobilenet_v3_small_100_224/feature_vector/5", 224, 1024, 1.53),
+    _row("mobilenet-v3-large", f"{_GOOGLE}imagenet/mobilenet_v3_large_100_224/feature_vector/5", 224, 1280, 4.23),
+    _row("efficientnet-lite3", f"{_TENSORFLOW}efficientnet/lite3/feature-vector/2", 280, 1280, 6.99),
+    _row("efficientnet-lite4", f"{_TENSORFLOW}efficientnet/lite4/feature-vector/2", 300, 1280, 11.84),
+    _row("efficientnet-b0", f"{_TENSORFLOW}efficientnet/b0/feature-vector/1", 224, 1280, 4.05),
+    _row("efficientnet-b3", f"{_TENSORFLOW}efficientnet/b3/feature-vector/1", 300, 1536, 10.78),
+    _row("efficientnet-v2-b0", f"{_GOOGLE}imagenet/efficientnet_v2_imagenet1k_b0/feature_vector/2", 224, 1280, 5.92),
+    _row("efficientnet-v2-b3", f"{_GOOGLE}imagenet/efficientnet_v2_imagenet21k_ft1k_b3/feature_vector/2", 300, 1536, 12.93),
+    _row("efficientnet-v2-s", f"{_GOOGLE}imagenet/efficientnet_v2_imagenet1k_s/feature_vector/2", 384, 1280, 20.33),
+    _row("inception-v3", f"{_GOOGLE}imagenet/inception_v3/feature_vector/5", 299, 2048, 21.8),
+    _row("resnet-50-v2", f"{_GOOGLE}imagenet/resnet_v2_50/feature_vector/5", 224, 2048, 23.56),
+    _row("bit-m-r50x1", f"{_GOOGLE}bit/m-r50x1/1", 224, 2048, 23.5),
 )
 
 
@@ -90,6 +92,7 @@ def from_handle(handle: str, image_size: int | None, progress: Progress) -> Back
         weights=find,
         build=saved_model.build,
         family="handle",
+        values=saved_model.VALUES,
     )
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import keras
 
 FALLBACK_SIZE = 224
+VALUES = (0.0, 1.0)  # of images, by the contract
 _SIGNATURES = ("default", "image_feature_vector", "serving_default", "serve")
 _LITE_SIZES = {"0": 224, "1": 240, "2": 260, "3": 280, "4": 300}
 _B_SIZES = {"0": 224, "1": 240, "2": 260, "3": 300, "4": 380, "5": 456, "6": 528, "7": 600}
@@ -26,8 +27,8 @@ def is_saved_model(folder: Path) -> bool:
     return (folder / "saved_model.pb").is_file() or (folder / "saved_model.pbtxt").is_file()
 
 
-def build(folder: Path, image_size: int, values: tuple[float, float] = (0.0, 1.0)) -> "keras.Model":
-    """Build a Keras model of pixels (values 0 to 255) from a SavedModel that takes images with values in `values`.
+def build(folder: Path, image_size: int) -> "keras.Model":
+    """Build a Keras model of pixels (values 0 to 255) from a SavedModel that takes images with values from 0 to 1.
 
     Its variables are tracked by Keras, so they are saved, exported and, where the format allows, trained with it.
     Raises UsageError for a module that does not give one feature vector for each picture.
@@ -64,7 +65,7 @@ def build(folder: Path, image_size: int, values: tuple[float, float] = (0.0, 1.0
         def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, int]:
             return (shape[0], features)
 
-    low, high = values
+    low, high = VALUES
     pixels = keras.Input((image_size, image_size, 3), name="pixels")
     images = keras.layers.Rescaling((high - low) / 255, offset=low, dtype="float32")(pixels)
     return keras.Model(pixels, [SavedModel()(images)])

@@ -29,21 +29,18 @@ def listed() -> list[str]:
     """Return the table, a line a network under a line of headings."""
     from retrain.backbones import BACKBONES, Backbone
 
-    def where(row: Backbone) -> tuple[str, str]:
-        """How large the weights are, and where they lie, or how to get them."""
+    def where(row: Backbone) -> str:
         try:
-            path = row.weights()
+            return str(row.weights())
         except UsageError:
-            return "-", "give --weights FILE"
+            return "give --weights FILE"
         except EnvironmentProblem as error:
-            return "-", "not here yet: " + str(error).rpartition("run: ")[2]
-        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-        return f"{sum(file.stat().st_size for file in files) / 10**6:.0f} MB", str(path)
+            return "not here yet: " + str(error).rpartition("run: ")[2]
 
-    rows = [("name", "size", "input", "features", "licence", "family", "weights")]
+    rows = [("name", "parameters", "input", "features", "licence", "family", "weights")]
     for row in BACKBONES.values():
-        size, place = where(row)
-        rows.append((row.name, size, str(row.image_size), str(row.feature_size), row.licence, row.family or "-", place))
+        size = f"{row.parameters:.1f} million" if row.parameters else "-"
+        rows.append((row.name, size, str(row.image_size), str(row.feature_size), row.licence, row.family or "-", where(row)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     return ["  ".join([*(f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows]
 
