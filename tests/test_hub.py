@@ -277,7 +277,7 @@ def test_an_archive_that_lists_files_without_their_folders_is_unpacked_all_the_s
 def test_a_row_of_the_table_says_how_to_fetch_it_and_is_fetched_when_asked(
     site: Site, tarball: bytes, monkeypatch: pytest.MonkeyPatch, net: Net
 ) -> None:
-    row = hub._row("small-one", site.add("small/1", tarball), SIZE, 16)
+    row = hub._row("small-one", site.add("small/1", tarball), SIZE, 16, 0.0)
     monkeypatch.setitem(BACKBONES, row.name, row)
     with pytest.raises(EnvironmentProblem, match="run: retrain backbones fetch small-one"):
         get("small-one").weights()
