@@ -58,7 +58,7 @@ ROWS = (
     _row("efficientnet-v2-s", f"{_GOOGLE}imagenet/efficientnet_v2_imagenet1k_s/feature_vector/2", 384, 1280, 20.33),
     _row("inception-v3", f"{_GOOGLE}imagenet/inception_v3/feature_vector/5", 299, 2048, 21.8),
     _row("resnet-50-v2", f"{_GOOGLE}imagenet/resnet_v2_50/feature_vector/5", 224, 2048, 23.56),
-    _row("bit-m-r50x1", f"{_GOOGLE}bit/m-r50x1/1", 224, 2048, 23.5),
+    _row("bit-m-r50x1", f"{_GOOGLE}bit/m-r50x1/1", 224, 2048, 0.0),
 )
 
 
