@@ -135,7 +135,7 @@ def _cells(row: Backbone) -> tuple[str, ...]:
     name = f"`{row.name}`{' (default)' if row.name == DEFAULT else ''}"
     return (
         name,
-        f"{row.parameters:.1f} M",
+        f"{row.parameters:.1f} M" if row.parameters else "-",
         f"{row.image_size} x {row.image_size}",
         str(row.feature_size),
         row.licence,
