@@ -73,6 +73,7 @@ MISTAKES = [
     ("train tf_empty", 4, "tf_empty/data has no class folders; put pictures into tf_empty/data/<class>/"),
     ("train tf_files more", 2, "unexpected extra argument"),
     ("train tf_files --backbone tini", 2, "--backbone 'tini' is not known; did you mean 'tiny'?"),
+    ("backbones fech", 2, "no such command 'fech'; did you mean 'fetch'?"),
     ("train tf_files --backbone zzz", 2, "--backbone 'zzz' is not known; for the names see: retrain backbones"),
     ("train tf_files --class-weight balancd", 2, "'balancd' is not one of none, balanced; did you mean 'balanced'?"),
     ("train tf_files --precision mixed_flaot16", 2, "did you mean 'mixed_float16'?"),

@@ -177,7 +177,7 @@ def _transfer(address: str, part: Path, handle: str, progress: Progress) -> None
             raise UsageError(f"{handle} is no address ({error}); check it") from None
         except (TimeoutError, urllib.error.URLError, http.client.HTTPException, ConnectionError, _Short) as error:
             reason = getattr(error, "reason", None) or error
-            problem = str(reason) or type(error).__name__
+            problem = getattr(reason, "strerror", None) or str(reason) or type(error).__name__
             if isinstance(reason, socket.gaierror):
                 break  # no name service: no network, which another try in a second does not bring back
     raise EnvironmentProblem(

@@ -14,8 +14,9 @@ from retrain.cli.backbones import backbones
 from retrain.cli.classify import classify
 from retrain.cli.console import printable
 from retrain.cli.label import label
+from retrain.cli.options import Group
 from retrain.cli.train import train
-from retrain.errors import Exit, RetrainError, Terminated, did_you_mean
+from retrain.errors import Exit, RetrainError, Terminated
 
 _DEBUG = "RETRAIN_DEBUG"
 
@@ -28,8 +29,8 @@ class _Interrupted(BaseException):
     """Ctrl-C."""
 
 
-class Commands(click.Group):
-    """A group that names the nearest command for one that it does not know."""
+class Commands(Group):
+    """All commands."""
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; click would end with 1 where the reader of our output is gone."""
@@ -41,13 +42,6 @@ class Commands(click.Group):
             raise _ReaderGone from None
         except KeyboardInterrupt:  # click would print an empty line first
             raise _Interrupted from None
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a command as click does; the error for an unknown one has a suggestion."""
-        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            hint = did_you_mean(args[0], self.commands) or "; see: retrain --help"
-            raise click.UsageError(f"no such command '{args[0]}'{hint}", ctx)
-        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -3,11 +3,11 @@
 import click
 
 from retrain.cli.console import Console, printable
-from retrain.cli.options import image_size_option
+from retrain.cli.options import Group, image_size_option
 from retrain.errors import EnvironmentProblem, Exit, UsageError
 
 
-@click.group(invoke_without_command=True, short_help="List the pretrained networks; fetch one ahead.")
+@click.group(cls=Group, invoke_without_command=True, short_help="List the pretrained networks; fetch one ahead.")
 @click.pass_context
 def backbones(ctx: click.Context) -> int:
     """List the pretrained networks that `retrain train --backbone` knows by name.

@@ -14,6 +14,17 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Settings = TypeVar("Settings")
 
 
+class Group(click.Group):
+    """A group that names the nearest command for one that it does not know."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command as click does; the error for an unknown one has a suggestion."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            hint = did_you_mean(args[0], self.commands) or f"; see: {ctx.command_path} --help"
+            raise click.UsageError(f"no such command '{args[0]}'{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
 class Choice(click.Choice):
     """A choice that names the nearest value for one that it does not know."""
 

@@ -1,6 +1,7 @@
 """`retrain train`."""
 
 import gc
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,7 +77,7 @@ def summary(result: "Result") -> list[str]:
     if len(result.skipped) > _SHOWN:
         lines.append(f"skipped {len(result.skipped) - _SHOWN} more, all listed in reports/train.json")
     names = ", ".join(result.labels[:_SHOWN]) + (", ..." if len(result.labels) > _SHOWN else "")
-    where = "" if result.model == DEFAULT_MODEL else f" --model {result.model}"
+    where = "" if result.model == DEFAULT_MODEL else f" --model {shlex.quote(str(result.model))}"
     return [
         *lines,
         f"classes:       {len(result.labels)} ({names})",

@@ -9,7 +9,7 @@ import numpy as np
 
 from retrain import artifact, backbones, bottlenecks, views
 from retrain.backbones import Backbone
-from retrain.dataset import PARTS, Skipped, read
+from retrain.dataset import PARTS, Listing, Skipped, read
 from retrain.errors import UsageError
 from retrain.evaluate import Accuracy
 from retrain.pipeline.examples import Examples, usable
@@ -78,18 +78,8 @@ def train(
             network, weights_sha256 = backbones.network(chosen, progress), backbones.weights_hash(chosen)
             record.chosen(chosen, weights_sha256, network.engine)
         with record.stage("bottlenecks"):
-            paths = [example.path for example in listing.examples]
-            with bottlenecks.Store(layout.bottlenecks, _space(chosen, weights_sha256, network), progress) as store:
-                found = bottlenecks.extract(
-                    paths,
-                    store,
-                    network,
-                    views.DEFAULT_VIEW,
-                    chosen.image_size,
-                    _feature_size(chosen, network),
-                    run=run,
-                    progress=progress,
-                )
+            space = _space(chosen, weights_sha256, network)
+            found = _extract(listing, layout, space, chosen, network, run, progress)
             examples = usable(listing, found, record, progress)
         with record.stage("split"):
             parts = divide_examples(examples, split, target, record, progress)
@@ -123,6 +113,21 @@ def _fetched(
         backbone = backbones.get(backbone, image_size, None if weights is None else Path(weights), progress)
     backbone.fetch(progress)
     return backbone
+
+
+def _extract(
+    listing: Listing,
+    layout: Layout,
+    space: bottlenecks.Space,
+    backbone: Backbone,
+    network: Network,
+    run: Run,
+    progress: Progress,
+) -> bottlenecks.Bottlenecks:
+    paths = [example.path for example in listing.examples]
+    size, features = backbone.image_size, _feature_size(backbone, network)
+    with bottlenecks.Store(layout.bottlenecks, space, progress) as store:
+        return bottlenecks.extract(paths, store, network, views.DEFAULT_VIEW, size, features, run=run, progress=progress)
 
 
 def _feature_size(backbone: Backbone, network: Network) -> int:
