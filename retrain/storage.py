@@ -23,6 +23,7 @@ DEFAULT_MODEL = DEFAULT_TF_FILES / "model"
 # Lies in every folder that we create beside pictures, so that a later run can tell it from a class folder.
 SENTINEL = ".retrain"
 LOCK_SECONDS = 60.0
+_TEMPORARY = "retrain-"  # and the user's number: the cache folder where there is no better one
 
 
 @dataclass(frozen=True)
@@ -120,19 +121,11 @@ def user_cache() -> Path:
 
     `$RETRAIN_CACHE_DIR`, else the system's usual place; a folder below the temporary one where neither can be written.
     """
-    import platformdirs
-
-    chosen = os.environ.get("RETRAIN_CACHE_DIR")
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    shared = Path(tempfile.gettempdir()) / f"retrain-{user}"
-    candidates = [shared]
-    with contextlib.suppress(RuntimeError):  # a user without a home, as in a container run under a foreign number
-        candidates.insert(0, Path(chosen) if chosen else platformdirs.user_cache_path("retrain"))
+    candidates = _cache_candidates()
     for folder in candidates:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # Below the temporary folder anyone can have made it first; what is loaded from it must be ours.
-            if not os.access(folder, os.W_OK) or (folder == shared and folder.stat().st_uid != user):
+            if not os.access(folder, os.W_OK) or not _ours(folder):
                 continue
             if not (folder / "CACHEDIR.TAG").exists():
                 tag = b"Signature: 8a477f597d28d172789f06886806bc55\n# retrain: may be deleted; it is made again\n"
@@ -140,7 +133,41 @@ def user_cache() -> Path:
             return folder
         except (OSError, EnvironmentProblem):
             continue
-    raise EnvironmentProblem(f"no cache folder can be written, tried {candidates[0]}; set RETRAIN_CACHE_DIR to one that can")
+    tried = f", tried {candidates[0]}" if candidates else ""
+    raise EnvironmentProblem(f"no cache folder can be written{tried}; set RETRAIN_CACHE_DIR to one that can")
+
+
+def find_cached(name: str) -> Path | None:
+    """Return the file that an earlier run kept as `name`, a path within the cache folder; None where there is none.
+
+    A folder that can only be read serves as well: a container with a read-only root has what its image brought.
+    """
+    for folder in _cache_candidates():
+        with contextlib.suppress(OSError):
+            if (folder / name).is_file() and _ours(folder):
+                return folder / name
+    return None
+
+
+def _cache_candidates() -> list[Path]:
+    import platformdirs
+
+    found = []
+    with contextlib.suppress(RuntimeError):  # a user without a home, as in a container run under a foreign number
+        chosen = os.environ.get("RETRAIN_CACHE_DIR")
+        found.append(Path(chosen) if chosen else platformdirs.user_cache_path("retrain"))
+    with contextlib.suppress(FileNotFoundError):  # nothing at all can be written
+        found.append(Path(tempfile.gettempdir()) / f"{_TEMPORARY}{_user()}")
+    return found
+
+
+def _ours(folder: Path) -> bool:
+    """False below the temporary folder, if someone else made it first: what is loaded from it could be anything."""
+    return folder.name != f"{_TEMPORARY}{_user()}" or folder.stat().st_uid == _user()
+
+
+def _user() -> int:
+    return os.getuid() if hasattr(os, "getuid") else 0
 
 
 @contextlib.contextmanager
@@ -153,7 +180,7 @@ def locked(path: Path, what: str, seconds: float | None = None) -> Iterator[None
 
     holder, lock = (
         path.with_suffix(".pid"),
-        filelock.FileLock(path, timeout=LOCK_SECONDS if seconds is None else seconds, mode=0o666),
+        filelock.FileLock(path, timeout=LOCK_SECONDS if seconds is None else seconds),
     )
     try:
         lock.acquire()

@@ -27,6 +27,7 @@ from retrain.errors import EnvironmentProblem, ModelRefused, UsageError
 from retrain.images import decode, read_bytes
 from retrain.progress import SILENT, Silent
 from retrain.runner import Network, Runner, open_network
+from retrain.storage import user_cache
 from retrain.views import render
 from tests.drawing import COLOURS, draw, draw_classes
 from tests.hub_modules import (
@@ -367,7 +368,7 @@ def test_a_part_of_what_has_changed_since_is_not_continued(
 
 def test_a_part_that_is_longer_than_what_is_there_now_is_thrown_away(site: Site, tarball: bytes, cache: Path) -> None:
     handle = site.add("tiny/1", tarball)
-    part = download._folder(handle).with_suffix(".part")
+    part = (user_cache() / download._name(handle)).with_suffix(".part")
     part.parent.mkdir(parents=True)
     part.write_bytes(tarball)
     part.with_suffix(".etag").write_text(f'"{hashlib.sha256(tarball).hexdigest()[:16]}"')
@@ -451,7 +452,7 @@ def test_locks_of_runs_that_were_killed_do_not_stand_in_the_way(
     site: Site, tarball: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handle = site.add("tiny/1", tarball)
-    lock = download._folder(handle).with_suffix(".lock")
+    lock = (user_cache() / download._name(handle)).with_suffix(".lock")
     lock.parent.mkdir(parents=True)
     lock.write_text("12345")
     # The lock of tensorflow-hub itself, which a killed run leaves for ten minutes.
@@ -470,7 +471,7 @@ def test_locks_of_runs_that_were_killed_do_not_stand_in_the_way(
 
 def test_a_module_that_was_left_half_unpacked_is_made_anew(site: Site, tarball: bytes, cache: Path) -> None:
     handle = site.add("tiny/1", tarball)
-    folder = download._folder(handle)
+    folder = user_cache() / download._name(handle)
     for half in (folder, folder.with_suffix(".tmp")):
         half.mkdir(parents=True)
         (half / "left over").write_bytes(b"x")

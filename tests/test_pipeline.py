@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import shutil
+import stat
 from collections import Counter
 from pathlib import Path
 
@@ -205,3 +207,19 @@ def test_a_folder_that_was_given_by_mistake_is_left_as_it_was(tmp_path: Path, ti
     with pytest.raises(NothingUsable, match="has no class folders"):
         train(tmp_path / "letters", backbone=tiny)
     assert (tmp_path / "letters" / "reports" / "train.json").exists()
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o027, 0o077])
+def test_who_may_read_and_write_what_comes_out_is_left_to_the_umask(umask: int, tf_files: Path, tiny: Backbone) -> None:
+    before = {path: path.stat().st_mode for path in tf_files.rglob("*")}
+    kept = os.umask(umask)
+    try:
+        train(tf_files, backbone=tiny)
+        load(tf_files / "model").classify(tf_files / "data", tf_files.parent / "out")
+    finally:
+        os.umask(kept)
+    made = [path for folder in (tf_files, tf_files.parent / "out") for path in folder.rglob("*") if path not in before]
+    assert len(made) > 40
+    for path in made:
+        assert stat.S_IMODE(path.stat().st_mode) == (0o777 if path.is_dir() else 0o666) & ~umask, path
+    assert {path: path.stat().st_mode for path in before} == before

@@ -11,7 +11,7 @@ import pytest
 
 from retrain import storage
 from retrain.errors import EnvironmentProblem, Exit, UsageError
-from retrain.storage import SENTINEL, Layout, is_own, locked, own_folder, user_cache, write_atomically
+from retrain.storage import SENTINEL, Layout, find_cached, is_own, locked, own_folder, user_cache, write_atomically
 from tests.privileges import where_permissions_count
 
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -225,3 +225,45 @@ def test_a_temporary_cache_folder_of_someone_else_is_not_trusted(tmp_path: Path,
     with pytest.raises(EnvironmentProblem, match="no cache folder"):
         user_cache()
     assert os.listdir(tmp_path / f"retrain-{os.getuid()}") == []
+
+
+@where_permissions_count
+def test_a_cache_folder_that_can_only_be_read_still_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (image := tmp_path / "image" / "hub").mkdir(parents=True)
+    (image / "kept").write_text("from the image")
+    image.parent.chmod(0o555)
+    monkeypatch.setenv("RETRAIN_CACHE_DIR", str(image.parent))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert find_cached("hub/kept") == image / "kept"
+    assert find_cached("hub") is None and find_cached("gone") is None
+    fallback = user_cache()
+    assert fallback.parent == tmp_path
+    (fallback / "gone").write_text("made in this run")
+    assert find_cached("gone") == fallback / "gone"
+
+
+def test_with_no_temporary_folder_at_all_the_cache_is_still_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> str:
+        raise FileNotFoundError("no usable temporary directory")
+
+    (tmp_path / "kept").touch()
+    monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+    monkeypatch.setenv("RETRAIN_CACHE_DIR", str(tmp_path))
+    assert find_cached("kept") == tmp_path / "kept"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RETRAIN_CACHE_DIR", str(tmp_path / "file"))
+    with pytest.raises(EnvironmentProblem, match="no cache folder can be written"):
+        user_cache()
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can make a folder that belongs to someone else")
+def test_nothing_is_read_from_a_temporary_cache_folder_of_someone_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (planted := tmp_path / f"retrain-{os.getuid()}").mkdir()
+    (planted / "network").touch()
+    monkeypatch.setenv("RETRAIN_CACHE_DIR", str(tmp_path / "empty"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert find_cached("network") == planted / "network"
+    os.chown(planted, 65534, 65534)
+    assert find_cached("network") is None

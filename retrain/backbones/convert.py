@@ -18,7 +18,7 @@ from retrain.errors import EnvironmentProblem, ModelRefused
 from retrain.progress import SILENT, Progress
 from retrain.quiet import native_chatter_dropped
 from retrain.runner import Network, Runner
-from retrain.storage import locked, user_cache, write_atomically
+from retrain.storage import find_cached, locked, user_cache, write_atomically
 
 _RECIPE = "network-2"  # raise it when the conversion changes: older files are then made anew
 _LARGEST_DIFFERENCE = 1e-4  # relative to the largest feature
@@ -75,8 +75,9 @@ def _converted_once(backbone: Backbone, stem: str, progress: Progress) -> Networ
 
 def _cached(stem: str) -> Iterator[Network]:
     for engine, ending in _ENDINGS.items():
+        path = find_cached(f"{stem}.{ending}")
         try:
-            data = (user_cache() / f"{stem}.{ending}").read_bytes()
+            data = path.read_bytes() if path else b""
         except OSError:
             continue
         body, digest = data[:-_ENDING_BYTES], data[-_ENDING_BYTES:]

@@ -23,7 +23,7 @@ from typing import IO, Any
 from retrain.devices import start
 from retrain.errors import EnvironmentProblem, UsageError, from_os_error
 from retrain.progress import Progress
-from retrain.storage import locked, sync_folder, user_cache
+from retrain.storage import find_cached, locked, sync_folder, user_cache
 
 _TRIES, _PAUSE_SECONDS, _TIMEOUT_SECONDS, _BLOCK = 4, 0.5, 30.0, 1 << 18
 _WORTH_ANOTHER_TRY = {408, 425, 429, 500, 502, 503, 504}
@@ -33,8 +33,8 @@ _WAIT_SECONDS = 3600.0  # for another run that downloads the same: large modules
 
 def cached(handle: str) -> Path | None:
     """Return the folder of a handle that was fetched before; None where it was not."""
-    folder = _folder(handle)
-    return folder if (folder / "saved_model.pb").is_file() else None
+    graph = find_cached(f"{_name(handle)}/saved_model.pb")
+    return graph.parent if graph else None
 
 
 def fetch(handle: str, progress: Progress) -> Path:
@@ -43,7 +43,7 @@ def fetch(handle: str, progress: Progress) -> Path:
     Raises EnvironmentProblem where the network, the server or the disk stands in the way, UsageError for what is no
     module.
     """
-    folder = _folder(handle)
+    folder = user_cache() / _name(handle)
     with locked(folder.with_suffix(".lock"), f"downloading {handle}", _WAIT_SECONDS):
         if cached(handle):
             return folder
@@ -60,7 +60,7 @@ def unpack(archive: Path) -> Path:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise from_os_error(error, "read", archive) from None
-    folder = _folder(f"sha256:{sha256}")
+    folder = user_cache() / _name(f"sha256:{sha256}")
     with locked(folder.with_suffix(".lock"), f"unpacking {archive}"):
         if (folder / "saved_model.pb").is_file():
             return folder
@@ -72,8 +72,9 @@ def unpack(archive: Path) -> Path:
         return _into_place(folder, str(archive), extract)
 
 
-def _folder(handle: str) -> Path:
-    return user_cache() / "hub" / hashlib.sha256(handle.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+def _name(handle: str) -> str:
+    """Return where a module lies within the cache folder."""
+    return "hub/" + hashlib.sha256(handle.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 @contextlib.contextmanager

@@ -118,11 +118,12 @@ class Store:
     def _open(self) -> sqlite3.Connection:
         connection = None
         try:
+            os.close(os.open(self._path, os.O_CREAT, 0o666))  # the umask decides; SQLite would make it 0644 at most
             connection = sqlite3.connect(self._path, isolation_level=None, timeout=60)
             self._file = _file_number(self._path)
             _prepare(connection)
-            self._file = _file_number(self._path)  # SQLite makes a file that was not there only now
-        except sqlite3.Error as error:
+            self._file = _file_number(self._path)  # SQLite opens it only now
+        except (sqlite3.Error, OSError) as error:
             if connection is not None:
                 connection.close()
             raise _trouble(error, self._path) from None
