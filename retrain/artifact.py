@@ -18,6 +18,7 @@ import io
 import json
 import os
 import re
+import shlex
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -204,7 +205,7 @@ def load(folder: Path) -> Loaded:
     Raises ModelRefused, naming the file, where one is missing, changed, a link, or not ours.
     """
     if not folder.exists():
-        raise ModelRefused(f"no model at {folder}; train one first: retrain train {_guess_tf_files(folder)}")
+        raise ModelRefused(f"no model at {folder}; train one first: {_training(folder)}")
     if not folder.is_dir():
         raise ModelRefused(f"{folder} is a file, not a model folder; give the folder that retrain train wrote")
     if not (folder / MANIFEST).exists():
@@ -220,8 +221,11 @@ def load(folder: Path) -> Loaded:
         raise ModelRefused(f"{folder / MANIFEST} does not fit its files ({error}); train again") from None
 
 
-def _guess_tf_files(folder: Path) -> Path:
-    return folder.parent if folder.name == "model" else folder
+def _training(folder: Path) -> str:
+    """Say how a model gets into a folder."""
+    if folder.name == "model":
+        return f"retrain train {shlex.quote(str(folder.parent))}"
+    return f"retrain train TF_FILES --model {shlex.quote(str(folder))}"
 
 
 def _parse(folder: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Start TensorFlow, always in the same way, and choose the number format for the device that it finds."""
 
 import gc
+import importlib.util
 import logging
 import os
 import sys
@@ -8,16 +9,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from retrain.errors import EnvironmentProblem
 from retrain.quiet import native_chatter_dropped
 
 
+def check_installed() -> None:
+    """Raise EnvironmentProblem where TensorFlow or Keras is not installed: training needs both, labelling neither."""
+    missing = [name for name in ("tensorflow", "keras") if importlib.util.find_spec(name) is None]
+    if missing:
+        names = " and ".join(missing)
+        raise EnvironmentProblem(f"{names} not found, needed for training; run: pip install {' '.join(missing)}")
+
+
 def start() -> Any:
-    """Import TensorFlow and Keras quietly, let GPUs take memory as they need it; return the module."""
+    """Import TensorFlow and Keras quietly, let GPUs take memory as they need it; return the module.
+
+    Raises EnvironmentProblem where they are not installed.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     with native_chatter_dropped(), _lasting():
-        import keras  # noqa: F401  imports TensorFlow in an order that both like
-        import tensorflow as tf
+        try:
+            import keras  # noqa: F401  imports TensorFlow in an order that both like
+            import tensorflow as tf
+        except ModuleNotFoundError:
+            check_installed()
+            raise
 
         for gpu in tf.config.list_physical_devices("GPU"):
             try:

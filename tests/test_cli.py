@@ -96,7 +96,11 @@ MISTAKES = [
     ("train tf_files --model file/model", 6, "file/model"),
     ("label", 2, "Missing argument 'IMAGE...'"),
     ("label pictures/red.png", 5, "no model at tf_files/model; train one first: retrain train tf_files"),
-    ("label pictures/red.png --model nowhere", 5, "no model at nowhere; train one first: retrain train"),
+    (
+        "label pictures/red.png --model nowhere",
+        5,
+        "no model at nowhere; train one first: retrain train TF_FILES --model nowhere",
+    ),
     ("label pictures/red.png --model file", 5, "file is a file, not a model folder"),
     ("label pictures/red.png --model nothing", 5, "nothing is no model folder, manifest.json is missing"),
     ("label pictures/red.png --model trained --top 0", 2, "'--top': 0 is not in the range"),

@@ -12,6 +12,7 @@ import click
 from retrain import __version__
 from retrain.cli.backbones import backbones
 from retrain.cli.classify import classify
+from retrain.cli.completion import completion
 from retrain.cli.console import printable
 from retrain.cli.label import label
 from retrain.cli.options import Group
@@ -64,7 +65,7 @@ def cli(debug: bool) -> None:
         os.environ[_DEBUG] = "1"
 
 
-for _command in (train, label, classify, backbones):
+for _command in (train, label, classify, backbones, completion):
     cli.add_command(_command)
 
 

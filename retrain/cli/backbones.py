@@ -3,7 +3,7 @@
 import click
 
 from retrain.cli.console import Console, printable
-from retrain.cli.options import Group, image_size_option
+from retrain.cli.options import Group, complete_backbones, image_size_option
 from retrain.errors import EnvironmentProblem, Exit, UsageError
 
 
@@ -46,7 +46,7 @@ def listed() -> list[str]:
 
 
 @backbones.command(short_help="Download a network and get it ready, to train offline later.")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_backbones)
 @image_size_option
 def fetch(name: str, image_size: int | None) -> int:
     """Download the network NAME, a name of the list or an address, and convert it for this machine.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from retrain.cli.console import Console, printable, skipped_line
-from retrain.cli.options import model_option
+from retrain.cli.options import Folder, model_option
 from retrain.errors import Exit
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Copy each picture of a folder to <label>-<score>.<ext>.")
-@click.argument("images", type=click.Path(path_type=Path, readable=False))
-@click.argument("out", type=click.Path(path_type=Path, readable=False))
+@click.argument("images", type=Folder())
+@click.argument("out", type=Folder())
 @model_option
 @click.option("--sort", is_flag=True, help="Put the copies into one folder a label.")
 @click.option("--dry-run", is_flag=True, help="Only print what would be copied where.")

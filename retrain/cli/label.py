@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from retrain.cli.console import printable, skipped_line
-from retrain.cli.options import model_option
+from retrain.cli.options import complete_files, model_option
 from retrain.errors import BadImage, Exit, NothingUsable
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Say what is on a picture.")
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=complete_files)
 @model_option
 @click.option("--top", type=click.IntRange(min=1), help="Show so many labels; all by default.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a picture, a line each.")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import click
+from click.shell_completion import CompletionItem
 
 from retrain.errors import did_you_mean
 from retrain.storage import DEFAULT_MODEL
@@ -19,10 +20,22 @@ class Group(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         """Find a command as click does; the error for an unknown one has a suggestion."""
-        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+        unknown = args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None
+        if unknown and not ctx.resilient_parsing:  # a shell that completes a line wants no errors in it
             hint = did_you_mean(args[0], self.commands) or f"; see: {ctx.command_path} --help"
             raise click.UsageError(f"no such command '{args[0]}'{hint}", ctx)
         return super().resolve_command(ctx, args)
+
+
+class Folder(click.Path):
+    """A path for which a shell offers folders only; whether it is one, the library says in its own words."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, readable=False)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Let the shell list folders."""
+        return _listed_by_shell(incomplete, "dir")
 
 
 class Choice(click.Choice):
@@ -58,7 +71,7 @@ def _type_of(field: dataclasses.Field) -> click.ParamType:
     if field.metadata["choices"]:
         return Choice(field.metadata["choices"])
     if base is Path:
-        return click.Path(path_type=Path, readable=False)
+        return Folder()
     if base is int:
         return click.IntRange(field.metadata["low"], field.metadata["high"])
     if base is float:
@@ -71,6 +84,26 @@ def from_options(kind: type[Settings], options: Mapping[str, Any]) -> Settings:
     return kind(**{field.name: options[field.name] for field in dataclasses.fields(kind)})  # type: ignore[arg-type]
 
 
+def complete_files(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell list files, for an argument that is not always a path."""
+    return _listed_by_shell(incomplete, "file")
+
+
+def _listed_by_shell(incomplete: str, kind: str) -> list[CompletionItem]:
+    # click answers in UTF-8, which not every file name is; bash and zsh know the name anyway
+    return [CompletionItem(incomplete.encode(errors="replace").decode(), type=kind)]
+
+
+def complete_backbones(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the names of the table, or files where none begins like this: a backbone may be a folder or an archive."""
+    from retrain.backbones import BACKBONES
+
+    # The networks of keras.applications cannot be fetched.
+    rows = [row for row in BACKBONES.values() if ctx.info_name != "fetch" or row.family != "keras.applications"]
+    found = [CompletionItem(row.name) for row in rows if row.name.startswith(incomplete)]
+    return found or complete_files(ctx, parameter, incomplete)
+
+
 image_size_option = click.option(
     "--image-size",
     type=click.IntRange(32, 1024),
@@ -79,7 +112,7 @@ image_size_option = click.option(
 
 model_option = click.option(
     "--model",
-    type=click.Path(path_type=Path, readable=False),
+    type=Folder(),
     default=DEFAULT_MODEL,
     show_default=True,
     help="Model folder, as written by retrain train.",

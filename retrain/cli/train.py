@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retrain.cli.console import Console, percent, printable, skipped_line
-from retrain.cli.options import from_options, image_size_option, settings_options
+from retrain.cli.options import (
+    Folder,
+    complete_backbones,
+    complete_files,
+    from_options,
+    image_size_option,
+    settings_options,
+)
 from retrain.errors import Exit
 from retrain.settings import HeadSettings, SplitSettings
 from retrain.storage import DEFAULT_MODEL
@@ -21,10 +28,10 @@ _SHOWN = 10
 
 
 @click.command(short_help="Learn from tf_files/data/<class>/... and write tf_files/model/.")
-@click.argument("tf_files", type=click.Path(path_type=Path, readable=False))
+@click.argument("tf_files", type=Folder())
 @click.option(
     "--model",
-    type=click.Path(path_type=Path, readable=False),
+    type=Folder(),
     help="Folder to write the model to.  [default: TF_FILES/model]",
 )
 @click.option(
@@ -32,6 +39,7 @@ _SHOWN = 10
     metavar="NAME|HANDLE",
     default="efficientnet-lite0",
     show_default=True,
+    shell_complete=complete_backbones,
     help="Pretrained network that gives the features: a name from `retrain backbones`, the address of a TF Hub feature"
     " vector, a SavedModel folder or a .tar.gz of one.",
 )
@@ -39,6 +47,7 @@ _SHOWN = 10
 @click.option(
     "--weights",
     type=click.Path(path_type=Path, readable=False),
+    shell_complete=complete_files,
     help="File of weights for a network of keras.applications.",
 )
 @settings_options(SplitSettings)
@@ -57,6 +66,9 @@ def train(
       retrain train tf_files/ --groups folder          frames of one film scene stay together
       retrain train tf_files/ --folds 5                every picture is tested once
     """
+    from retrain.devices import check_installed
+
+    check_installed()  # before anything else that an environment for labelling lacks, so that this is what is said
     # TensorFlow's objects last; looking for garbage among them again and again takes a tenth of a second.
     gc.set_threshold(100_000)
     # Keras imports scikit-learn, where it is installed, for wrappers that this process does not use: most of a second.
