@@ -5,17 +5,22 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-weights test-all check docs bench clean
+.PHONY: help install demo test test-weights test-release test-containers test-all check docs bench images lock dist clean
 
 help:
 	@echo 'make install       make .venv and install retrain'
 	@echo 'make demo          train on tf_files/, label test_data/, show what came out'
 	@echo 'make test          the tests that need neither real weights nor minutes'
 	@echo 'make test-weights  the tests that need real weights or minutes'
-	@echo 'make test-all      all tests'
+	@echo 'make test-release  the tests that build the package and install it; needs the package index'
+	@echo 'make test-containers  the tests of the images that make images built'
+	@echo 'make test-all      all of these'
 	@echo 'make check         ruff, mypy, the import contracts, and whether generated pages are up to date'
 	@echo 'make docs          write docs/commands.md and docs/backbones.md again'
 	@echo 'make bench         run the scripts of benchmarks/; needs CORPORA=DIR FOLDS=DIR'
+	@echo 'make images        build the images retrain:train and retrain:runtime with CONTAINER_ENGINE'
+	@echo 'make lock          choose the versions that the images get anew (docker/requirements-*.txt)'
+	@echo 'make dist          build the package, wheel and source, into dist/'
 	@echo 'make clean         delete .venv and the caches of tools; models and labelled pictures stay'
 	@echo 'Another Python: make demo PYTHON=python3.13'
 
@@ -50,13 +55,18 @@ demo: install
 	@ls classified/*-[01].*
 
 test: $(VENV)/.installed-tests
-	$(BIN)/python -m pytest -m "not weights"
+	$(BIN)/python -m pytest -m "not weights and not release and not container"
 
 test-weights: $(VENV)/.installed-tests
 	$(BIN)/python -m pytest -m weights
 
-test-all: $(VENV)/.installed-tests
-	$(BIN)/python -m pytest
+test-release: $(VENV)/.installed-tests
+	$(BIN)/python -m pytest -m release
+
+test-containers: $(VENV)/.installed-tests
+	$(BIN)/python -m pytest -m container
+
+test-all: test test-weights test-release test-containers
 
 check: $(VENV)/.installed-tests
 	$(BIN)/ruff check .
@@ -79,6 +89,36 @@ bench: $(VENV)/.installed-tests
 	$(BIN)/python benchmarks/whole_train.py "$(CORPORA)"
 	$(BIN)/python benchmarks/accuracy.py "$(CORPORA)" "$(FOLDS)"
 	$(BIN)/python benchmarks/backbones.py "$(CORPORA)" "$(FOLDS)"
+
+# BASE: another base image, with Python 3.11 or newer. RETRAIN_IMAGE: another name.
+CONTAINER_ENGINE ?= $(firstword $(shell command -v docker podman 2>/dev/null) docker)
+RETRAIN_IMAGE ?= retrain
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' retrain/__init__.py)
+REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+
+images: image-runtime image-train
+
+image-%:
+	$(CONTAINER_ENGINE) build . -f docker/Dockerfile --target $* -t $(RETRAIN_IMAGE):$* $(if $(BASE),--build-arg BASE=$(BASE)) \
+	  --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION)
+
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+  --custom-compile-command 'make lock' --upgrade
+
+lock: $(VENV)/.installed
+	$(PIP) uv
+	$(LOCK) setup.cfg -c docker/constraints.txt -o docker/requirements-train.txt >/dev/null
+	$(LOCK) docker/requirements-runtime.in -c docker/requirements-train.txt -o docker/requirements-runtime.txt >/dev/null
+	$(LOCK) docker/requirements-build.in -c docker/requirements-train.txt -o docker/requirements-build.txt >/dev/null
+
+# From a clone, so that nothing that lies about gets in; times and permissions do not depend on who builds where.
+dist: $(VENV)/.installed-tests
+	@git diff --quiet HEAD || { \
+	  echo 'make: some changes are not committed, and a release is made of a commit; commit them'; exit 1; }
+	rm -rf dist build/clone
+	umask 022 && git clone --quiet . build/clone
+	umask 022 && SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --outdir dist build/clone
+	$(BIN)/python -m twine check --strict dist/*
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage

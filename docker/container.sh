@@ -1,0 +1,107 @@
+# shellcheck shell=bash
+# Sourced by the scripts beside it: run retrain in a container as the caller, with the caller's umask, a read-only root, no
+# network, and nothing of the machine but the files and folders that were named. They have the same paths in the
+# container as outside, so that messages and manifests are true on both sides. What can be set in the environment:
+#
+#   CONTAINER_ENGINE     docker or podman; else the first of them that is installed
+#   RETRAIN_IMAGE        name of the images, whose tags are train and runtime; else retrain
+#   RETRAIN_NETWORK      network of the container, such as bridge for downloads; else none
+#   RETRAIN_CACHE_DIR    folder to keep downloaded and converted backbones in; else they are lost with the container
+
+readonly USAGE=2 REFUSED=5 ENVIRONMENT=6 # exit codes, as retrain's own
+mounts=(--tmpfs /tmp)
+variables=()
+input=
+
+fail() { # CODE MESSAGE
+    printf '%s: %s\n' "${0##*/}" "$2" >&2
+    exit "$1"
+}
+
+expect() { # NUMBER USAGE ARGUMENT...: end with the usage where there are fewer, or an option comes first
+    local number=$1 usage=$2
+    shift 2
+    case ${1:-} in -h | --help) printf 'usage: %s\n' "$usage" && exit 0 ;; esac
+    if [ $# -lt "$number" ] || [ "${1#-}" != "$1" ]; then fail $USAGE "usage: $usage"; fi
+}
+
+absolute() { # PATH
+    local folder
+    if [ -d "$1" ]; then
+        (CDPATH='' cd -- "$1" && pwd -P)
+        return
+    fi
+    folder=$(dirname -- "$1") # the last name may be a link, and stays one
+    [ ! -d "$folder" ] || folder=$(absolute "$folder")
+    [[ $folder == /* ]] || folder=$PWD/$folder
+    printf '%s/%s\n' "${folder%/}" "$(basename -- "$1")"
+}
+
+offer() { # ABSOLUTE-PATH [readonly]: show it to the container under its own name
+    local needed field=${1//\"/\"\"} # the engines read these as a line of CSV
+    for needed in /opt/retrain /usr/bin /usr/lib /usr/local /bin /lib /etc /dev /proc /sys; do
+        [[ $needed/ != "${1%/}/"* ]] || fail $USAGE "$1 would hide $needed in the container; name a folder further down"
+    done
+    [[ $1 != *$'\n'* ]] || fail $USAGE "a path with a line break cannot be given to a container; rename it"
+    field="type=bind,\"source=$field\",\"target=$field\"${2:+,$2}"
+    for needed in "${mounts[@]}"; do
+        [ "$needed" != "$field" ] || return 0 # offered already
+    done
+    mounts+=(--mount "$field")
+}
+
+folder() { # PATH: absolute, of a folder that must be there
+    [ -e "$1" ] || fail $USAGE "$1 does not exist; give a folder"
+    [ -d "$1" ] || fail $USAGE "$1 is a file; give a folder"
+    absolute "$1"
+}
+
+new_folder() { # PATH: absolute, of a folder that is made if need be; the engine would make it as root
+    mkdir -p -- "$1" || fail $ENVIRONMENT "cannot make the folder $1; choose another, or fix permissions"
+    absolute "$1"
+}
+
+offer_model() { # TF_FILES: sets $model
+    model=$1/model
+    [ -d "$model" ] || fail $REFUSED "no model in $1; run ${BASH_SOURCE[0]%/*}/train.sh first"
+    offer "$model" readonly
+}
+
+find_engine() {
+    local name
+    engine=${CONTAINER_ENGINE:-}
+    for name in docker podman; do
+        [ -n "$engine" ] || ! command -v $name >/dev/null || engine=$name
+    done
+    [ -n "$engine" ] || fail $ENVIRONMENT "neither docker nor podman is installed; install one, or name yours in CONTAINER_ENGINE"
+    command -v "$engine" >/dev/null || fail $ENVIRONMENT "CONTAINER_ENGINE: no command $engine; name docker, podman or the like"
+}
+
+caller() { # sets $user: what makes the container's files the caller's
+    user=(--user "$(id -u):$(id -g)")
+    local group
+    if "$engine" info --format '{{.Host.Security.Rootless}}' 2>/dev/null | grep -qx true; then
+        user+=(--userns keep-id) # podman without root
+    elif "$engine" info --format '{{.SecurityOptions}}' 2>/dev/null | grep -q name=rootless; then
+        user=(--user 0:0) # docker without root: its root is the caller
+    else
+        for group in $(id -G); do user+=(--group-add "$group"); done
+    fi
+}
+
+in_container() { # TAG ARGUMENT...: run retrain in the image of that tag; exits with its code
+    local image=${RETRAIN_IMAGE:-retrain}:$1 engine user
+    shift
+    find_engine
+    "$engine" image inspect "$image" >/dev/null 2>&1 ||
+        fail $ENVIRONMENT "$engine has no image $image; build it with: make images"
+    caller
+    local run=(run --rm --read-only --network "${RETRAIN_NETWORK:-none}")
+    # Where paths are labelled for SELinux, bind mounts could else not be read.
+    run+=(--security-opt no-new-privileges --security-opt label=disable)
+    if [ -t 0 ] && [ -t 1 ] && [ -t 2 ]; then run+=(--tty --interactive); elif [ "$input" ]; then run+=(--interactive); fi
+    # The engines have no common option for the umask, so a shell sets it.
+    # shellcheck disable=SC2016  # it is that shell that expands these
+    exec "$engine" "${run[@]}" "${user[@]}" "${mounts[@]}" ${variables[@]+"${variables[@]}"} \
+        --entrypoint /bin/sh "$image" -c 'umask "$0" && exec retrain "$@"' "$(umask)" "$@"
+}
