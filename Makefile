@@ -5,13 +5,15 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-weights test-release test-containers test-all check docs bench images lock dist clean
+.PHONY: help install demo test test-weights test-faults fuzz test-release test-containers test-all check docs bench images lock dist clean
 
 help:
 	@echo 'make install       make .venv and install retrain'
 	@echo 'make demo          train on tf_files/, label test_data/, show what came out'
 	@echo 'make test          the tests that need neither real weights nor minutes'
 	@echo 'make test-weights  the tests that need real weights or minutes'
+	@echo 'make test-faults   the tests with kills, full disks and mutants by the hundred'
+	@echo 'make fuzz          the same, 50 times as long; ROUNDS=N times'
 	@echo 'make test-release  the tests that build the package and install it; needs the package index'
 	@echo 'make test-containers  the tests of the images that make images built'
 	@echo 'make test-all      all of these'
@@ -55,10 +57,17 @@ demo: install
 	@ls classified/*-[01].*
 
 test: $(VENV)/.installed-tests
-	$(BIN)/python -m pytest -m "not weights and not release and not container"
+	$(BIN)/python -m pytest -m "not weights and not release and not container and not faults"
 
 test-weights: $(VENV)/.installed-tests
 	$(BIN)/python -m pytest -m weights
+
+test-faults: $(VENV)/.installed-tests
+	$(BIN)/python -m pytest -m faults
+
+# ROUNDS: how many times as long as in CI.
+fuzz: $(VENV)/.installed-tests
+	RETRAIN_FAULT_ROUNDS=$(or $(ROUNDS),50) $(BIN)/python -m pytest -m faults -s
 
 test-release: $(VENV)/.installed-tests
 	$(BIN)/python -m pytest -m release
@@ -66,7 +75,7 @@ test-release: $(VENV)/.installed-tests
 test-containers: $(VENV)/.installed-tests
 	$(BIN)/python -m pytest -m container
 
-test-all: test test-weights test-release test-containers
+test-all: test test-weights test-faults test-release test-containers
 
 check: $(VENV)/.installed-tests
 	$(BIN)/ruff check .
