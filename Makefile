@@ -100,7 +100,7 @@ bench: $(VENV)/.installed-tests
 	$(BIN)/python benchmarks/backbones.py "$(CORPORA)" "$(FOLDS)"
 
 # BASE: another base image, with Python 3.11 or newer. RETRAIN_IMAGE: another name.
-CONTAINER_ENGINE ?= $(firstword $(shell command -v docker podman 2>/dev/null) docker)
+CONTAINER_ENGINE ?= $(firstword $(shell command -v docker; command -v podman) docker)
 RETRAIN_IMAGE ?= retrain
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' retrain/__init__.py)
 REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)

@@ -2,18 +2,22 @@
 # Train in a container, as `retrain train TF_FILES` does outside: docker/train.sh TF_FILES [OPTION...]
 set -euo pipefail
 # shellcheck source=docker/container.sh
-. "$(dirname -- "${BASH_SOURCE[0]}")/container.sh"
+. "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/container.sh"
 
-expect 1 "docker/train.sh TF_FILES [OPTION...]    (options of retrain train)" "$@"
+usage="usage: docker/train.sh TF_FILES [OPTION...]    (options of retrain train)"
+expect 1 "$@"
 tf_files=$(folder "$1")
 shift
-offer "$tf_files"
-# The pictures are only read. They, or single classes, may be links to elsewhere.
-for pictures in "$tf_files/data" "$tf_files/data"/* "$tf_files"/*; do
-    if [ "$pictures" = "$tf_files/data" ] || [ -L "$pictures" ]; then
-        [ ! -d "$pictures" ] || offer "$(absolute "$pictures")" readonly
-    fi
+for ours in model reports bottlenecks.sqlite; do
+    [ ! -L "$tf_files/$ours" ] || fail $USAGE "$tf_files/$ours is a link, which leads nowhere in the container; put it there itself"
 done
+offer "$tf_files"
+if [ -d "$tf_files/data" ]; then
+    [ -L "$tf_files/data" ] || offer "$tf_files/data" readonly # pictures are only read
+    offer_classes "$tf_files/data"
+else
+    offer_classes "$tf_files"
+fi
 
 if [ "${RETRAIN_CACHE_DIR:-}" ]; then
     cache=$(new_folder "$RETRAIN_CACHE_DIR")
@@ -29,17 +33,22 @@ while [ $# -gt 0 ]; do
         --model | --test-dir | --validation-dir | --weights | --backbone)
             if [ "$name" != "$1" ]; then
                 value=${1#*=}
-            elif [ $# -gt 1 ]; then
+            elif [ $# -gt 1 ] && [ "${2#--}" = "$2" ]; then
                 value=$2
                 shift
             fi
-            if [ "$name" = --model ] && [ "$value" ]; then
-                value=$(new_folder "$value")
-                offer "$value"
-            elif [ -e "$value" ]; then
-                value=$(absolute "$value")
-                offer "$value" readonly
-            fi
+            case $name:$value in
+                *:) ;; # retrain says that it is missing
+                --model:*) value=$(new_folder "$value") && offer "$value" ;;
+                --backbone:*/* | --backbone:*.tar.gz | --backbone:*.tgz | --weights:*)
+                    [ ! -e "$value" ] || { value=$(absolute "$value") && offer "$value" readonly; }
+                    ;;
+                --*-dir:*)
+                    value=$(folder "$value")
+                    offer "$value" readonly
+                    offer_classes "$value"
+                    ;;
+            esac
             options+=("$name${value:+=$value}")
             ;;
         *) options+=("$1") ;;

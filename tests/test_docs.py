@@ -1,6 +1,7 @@
 """The documentation says what is there: commands, options, links, the tree of the code."""
 
 import importlib.util
+import json
 import re
 import shlex
 import shutil
@@ -226,6 +227,13 @@ def test_what_the_readme_shows_is_what_comes_out(
     labelled = command("label", ROOT / "test_data" / "ladybug.jpg", cwd=tmp_path)
     # Late digits depend on the processor.
     assert scores(shown) == pytest.approx(scores(labelled.stdout), abs=0.01)
+
+
+def test_the_figures_were_taken_with_commands_that_work_elsewhere() -> None:
+    results = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+    commands = {path.name: json.loads(path.read_text())["command"] for path in results}
+    assert len(commands) >= 6
+    assert {name: line for name, line in commands.items() if re.search(r"(^|[ =])[/~]", line)} == {}
 
 
 # The tree in the README
