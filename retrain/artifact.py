@@ -132,7 +132,7 @@ def save(
         files[name] = data
         return name
 
-    labels = "".join(f"{_escape(label)}\n" for label in artifact.labels).encode()
+    labels = _labels_text(artifact.labels)
     members = [
         {
             "backbone": {
@@ -215,6 +215,8 @@ def load(folder: Path) -> Loaded:
     try:
         manifest = _parse(folder)
         files = {name: _verified(folder / name, entry) for name, entry in manifest["files"].items()}
+        if files[manifest["labels_file"]] != _labels_text(manifest["labels"]):
+            raise ValueError("it has other labels")
         _check_labels(folder, files[manifest["labels_file"]])
         return Loaded(_assemble(manifest, files), manifest, files)
     except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
@@ -315,6 +317,10 @@ def _assemble(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Artifa
     return Artifact(
         labels, tuple(members), manifest["temperature"], manifest["settings"], manifest["versions"], manifest["metrics"]
     )
+
+
+def _labels_text(labels: Sequence[str]) -> bytes:
+    return "".join(f"{_escape(label)}\n" for label in labels).encode()
 
 
 def _split_csv(split: Sequence[Placed]) -> bytes:

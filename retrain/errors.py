@@ -24,7 +24,7 @@ REASONS = {
     "unsupported-format": "a picture or document in a format that is not read",
     "truncated": "the file ends too early",
     "corrupt": "the content is damaged",
-    "too-large": "more than 64 megapixels, or 512 MiB",
+    "too-large": "more than 64 megapixels or 512 MiB, or more work or memory than a picture may take",
     "unreadable": "the system refuses to read it",
     "missing": "no such file",
     "not-a-file": "a folder, pipe, socket or device",

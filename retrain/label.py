@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from retrain import artifact, views
-from retrain.errors import ModelRefused
+from retrain.errors import BadImage, ModelRefused
 from retrain.images import read_bytes
 from retrain.runner import Runner, open_network
 from retrain.settings import SCORE_DECIMALS
@@ -68,8 +68,12 @@ class Labeller:
             if member.image_size != self.model.members[0].image_size:
                 picture = views.decode_for(data, member.image_size)
             pixels = views.render(picture, member.view, member.image_size)
-            logits = runner.features(pixels[np.newaxis])[0] @ member.kernel + member.bias
-            total += softmax(logits / self.model.temperature["none"])
+            with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at
+                logits = runner.features(pixels[np.newaxis])[0] @ member.kernel + member.bias
+                logits = logits / self.model.temperature["none"]
+            if not np.isfinite(logits).all():
+                raise BadImage("bad-features")
+            total += softmax(logits)
         scores = total / len(self.model.members)
         order = np.argsort(-scores, kind="stable")
         ranked = tuple(Score(self.model.labels[index], float(scores[index])) for index in order)

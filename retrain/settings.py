@@ -7,6 +7,7 @@ command line, and the model folder and the run record store the values.
 import dataclasses
 import os
 import re
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -83,8 +84,9 @@ class SplitSettings(Checked):
             raise UsageError("--folds cannot be combined with --test-dir or --validation-dir; drop one of them")
         if self.groups and self.groups != "folder":
             try:
-                re.compile(self.groups)
-            except re.error as error:
+                with warnings.catch_warnings(action="ignore"):  # of what a later Python may understand otherwise
+                    re.compile(self.groups)
+            except (re.error, OverflowError, RecursionError) as error:
                 raise UsageError(f"--groups '{self.groups}' is no regular expression: {error}; or use 'folder'") from None
 
 

@@ -9,7 +9,9 @@ tf_files/
 
 import contextlib
 import errno
+import glob
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,7 +24,8 @@ DEFAULT_TF_FILES = Path("tf_files")
 DEFAULT_MODEL = DEFAULT_TF_FILES / "model"
 # Lies in every folder that we create beside pictures, so that a later run can tell it from a class folder.
 SENTINEL = ".retrain"
-LOCK_SECONDS = 60.0
+LOCK_SECONDS = 60.0  # how long to wait for another run; RETRAIN_LOCK_SECONDS in the environment says otherwise
+_YOUNG_SECONDS = 1.0
 _TEMPORARY = "retrain-"  # and the user's number: the cache folder where there is no better one
 
 
@@ -59,12 +62,13 @@ def own_folder(folder: Path, hint: str = "") -> Path:
     Raises UsageError where a folder of that name holds something else, EnvironmentProblem where it cannot be made.
     """
     try:
-        if folder.is_dir() and not (folder / SENTINEL).exists() and any(folder.iterdir()):
+        if folder.is_dir() and not (folder / SENTINEL).exists() and not _is_empty(folder):
             advice = hint or f"move it away, or class folders into {folder.parent}/data"
             raise UsageError(f"{folder} exists and was not made by retrain; {advice}")
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / SENTINEL).exists():
-            write_atomically(folder / SENTINEL, b"written by retrain\n")
+            # At once under its name, all that counts: a kill must not leave a folder that is neither empty nor ours.
+            (folder / SENTINEL).write_bytes(b"written by retrain\n")
     except FileExistsError:
         raise UsageError(f"{folder} is a file, but a folder of that name is needed; move it away") from None
     except OSError as error:
@@ -74,32 +78,68 @@ def own_folder(folder: Path, hint: str = "") -> Path:
     return folder
 
 
+def _is_empty(folder: Path) -> bool:
+    """True also where a run of an earlier version was killed while it marked the folder."""
+    return all(re.fullmatch(rf"\.{re.escape(SENTINEL)}\.[0-9]+\.tmp", path.name) for path in folder.iterdir())
+
+
 def is_own(folder: Path) -> bool:
     """True for a folder that we made: no class folder, whatever it is called."""
     try:
         return (folder / SENTINEL).exists()
-    except PermissionError:
+    except OSError:  # closed, or its name just too long
         return False
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that after a kill or a full disk there is the old one or the new one, never a part.
 
-    Raises EnvironmentProblem, naming the path.
+    What a killed run left of the same file is removed. Raises EnvironmentProblem, naming the path.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with _claimed(temporary, os.O_CREAT):
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
         sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise from_os_error(error, "write", path) from None
+        if isinstance(error, OSError):
+            raise from_os_error(error, "write", path) from None
+        raise
+    _sweep(path)
+
+
+@contextlib.contextmanager
+def _claimed(path: Path, flags: int = 0) -> Iterator[bool]:
+    """Hold a file while a block runs; a kill lets go of it. Gives False where another run holds it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield True
+        return
+    handle = os.open(path, os.O_RDONLY | flags, 0o666)
+    try:
+        claimed = True
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:  # others: a file system without locks
+            claimed = not isinstance(error, BlockingIOError)
+        yield claimed
+    finally:
+        os.close(handle)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed runs left of a file; what a run is writing at this moment is claimed, or very young."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with contextlib.suppress(OSError), _claimed(left) as abandoned:
+            if abandoned and time.time() - left.stat().st_mtime > _YOUNG_SECONDS:
+                left.unlink()
 
 
 def sync_folder(folder: Path) -> None:
@@ -170,17 +210,42 @@ def _user() -> int:
     return os.getuid() if hasattr(os, "getuid") else 0
 
 
+def lock_seconds() -> float:
+    """Return how long to wait for another run: LOCK_SECONDS, or what RETRAIN_LOCK_SECONDS in the environment says.
+
+    Raises UsageError where that is no number.
+    """
+    said = os.environ.get("RETRAIN_LOCK_SECONDS", str(LOCK_SECONDS))
+    if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]+)?", said):
+        raise UsageError(f"RETRAIN_LOCK_SECONDS is '{said}'; give a number of seconds")
+    return float(said)
+
+
+def holder_of(path: Path) -> str:
+    """Say which process holds a lock on a file or folder, as ` (process 123)`; empty where the system does not tell."""
+    try:
+        status = path.stat()
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return ""
+    file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    # 1: POSIX  ADVISORY  WRITE 1234 fe:00:5678 0 EOF; a line with -> is of one that waits
+    rows = [line.split() for line in lines if "->" not in line]
+    numbers = {row[4] for row in rows if len(row) > 5 and row[5] == file and row[3] == "WRITE"} - {str(os.getpid())}
+    return f" (process {min(numbers)})" if numbers else ""
+
+
 @contextlib.contextmanager
 def locked(path: Path, what: str, seconds: float | None = None) -> Iterator[None]:
     """Hold the lock file `path` while a block runs; `what` says in the message what another run is doing.
 
-    Raises EnvironmentProblem, with the holder's process number, after `seconds`, by default LOCK_SECONDS.
+    Raises EnvironmentProblem, with the holder's process number, after `seconds`, by default `lock_seconds`.
     """
     import filelock
 
     holder, lock = (
         path.with_suffix(".pid"),
-        filelock.FileLock(path, timeout=LOCK_SECONDS if seconds is None else seconds),
+        filelock.FileLock(path, timeout=lock_seconds() if seconds is None else seconds),
     )
     try:
         lock.acquire()
@@ -196,7 +261,8 @@ def locked(path: Path, what: str, seconds: float | None = None) -> Iterator[None
             holder.write_text(str(os.getpid()))
         yield
     finally:
-        holder.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            holder.unlink()
         lock.release()
 
 
@@ -204,7 +270,7 @@ def locked(path: Path, what: str, seconds: float | None = None) -> Iterator[None
 def folder_locked(folder: Path, what: str) -> Iterator[None]:
     """Hold a lock on a folder itself, leaving nothing behind in it; on systems that cannot, do without.
 
-    Raises EnvironmentProblem after LOCK_SECONDS.
+    Raises EnvironmentProblem after `lock_seconds`.
     """
     try:
         import fcntl
@@ -213,7 +279,7 @@ def folder_locked(folder: Path, what: str) -> Iterator[None]:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        deadline = time.monotonic() + LOCK_SECONDS
+        deadline = time.monotonic() + lock_seconds()
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -221,7 +287,7 @@ def folder_locked(folder: Path, what: str) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise EnvironmentProblem(
-                        f"another run holds {folder}, {what}; wait for it or end it, then rerun"
+                        f"another run{holder_of(folder)} holds {folder}, {what}; wait for it or end it, then rerun"
                     ) from None
                 time.sleep(0.1)
             except OSError:  # a file system without locks

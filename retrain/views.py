@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from retrain.errors import UsageError, did_you_mean
-from retrain.images import DECODER, Picture, decode
+from retrain.errors import BadImage, UsageError, did_you_mean
+from retrain.images import DECODER, OUT_OF_MEMORY, Picture, decode
 
 
 @dataclass(frozen=True)
@@ -61,5 +61,11 @@ def decode_for(data: bytes, size: int) -> Picture:
 
 
 def render(picture: Picture, name: str, size: int) -> np.ndarray:
-    """Return the view `name` of a picture: uint8 array of shape (size, size, 3), RGB, values 0 to 255."""
-    return np.asarray(get(name).make(picture.image, size))
+    """Return the view `name` of a picture: uint8 array of shape (size, size, 3), RGB, values 0 to 255.
+
+    Raises BadImage where memory is too short for it.
+    """
+    try:
+        return np.asarray(get(name).make(picture.image, size))
+    except MemoryError:
+        raise BadImage("too-large", OUT_OF_MEMORY) from None

@@ -224,6 +224,8 @@ SIGNED_EDITS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "no members": lambda body: {**body, "members": []},
     "members are text": lambda body: {**body, "members": ["tiny"]},
     "fewer labels": lambda body: {**body, "labels": body["labels"][1:]},
+    "labels reordered": lambda body: {**body, "labels": body["labels"][::-1]},
+    "a label renamed": lambda body: {**body, "labels": ["C", *body["labels"][1:]]},
     "no labels": lambda body: {**body, "labels": []},
     "no split": lambda body: {key: value for key, value in body.items() if key != "split"},
     "no temperature": lambda body: {**body, "temperature": {}},

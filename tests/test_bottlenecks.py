@@ -387,3 +387,28 @@ def test_a_folder_that_cannot_be_written_is_the_environments_fault(cache: Cache,
     folder.mkdir(mode=0o500)
     with pytest.raises(EnvironmentProblem, match="closed"):
         Store(folder / "bottlenecks.sqlite", SPACE)
+
+
+_SHORT_OF_MEMORY = """
+import resource, sys
+from pathlib import Path
+from retrain.bottlenecks import Space, Store, extract
+from retrain.runner import Network, Runner
+network, cache, small, large = Network(Runner.engine, Path(sys.argv[1]).read_bytes()), Path(sys.argv[2]), *sys.argv[3:]
+with Store(cache, Space(*sys.stdin.read().split())) as store:
+    extract([small], store, network, "squash", 32, 24)  # loads what is needed
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + 100 * 2**20, resource.RLIM_INFINITY))
+    print(extract([large], store, network, "squash", 32, 24).problems)
+"""
+
+
+def test_that_memory_was_short_is_not_remembered_of_a_picture(cache: Cache, pictures: list[Path], tmp_path: Path) -> None:
+    Image.new("RGB", (7000, 7000), RED).save(large := tmp_path / "large.png")
+    (tmp_path / "network").write_bytes(cache.flatbuffer)
+    line = [sys.executable, "-c", _SHORT_OF_MEMORY, *map(str, (tmp_path / "network", cache.path, pictures[0], large))]
+    ran = subprocess.run(line, input=" ".join(SPACE), capture_output=True, text=True, timeout=120, check=False)
+    assert "too-large" in ran.stdout and "out of memory" in ran.stdout, ran.stderr
+    assert cache.sql("SELECT * FROM bad") == []
+    found = cache.extract([pictures[0], large])
+    assert found.computed == 1 and found.problems == {}

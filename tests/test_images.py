@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrain.errors import BadImage
-from retrain.images import FORMATS, MAX_BYTES, REASONS, _to_8_bit, decode, find, read_bytes
+from retrain.errors import REASONS, BadImage
+from retrain.images import FORMATS, MAX_BYTES, decode, find, read_bytes
+from retrain.images.decode import _to_8_bit
 from retrain.storage import own_folder
 from tests.drawing import draw
 from tests.privileges import where_permissions_count
@@ -279,7 +280,7 @@ def test_the_limit_on_pixels_is_64_million(side: int, reason: set[str]) -> None:
 def decoded_elsewhere(path: Path) -> tuple[str, int]:
     """Decode a file in a process of its own; return what came of it and by how many MB the process grew."""
     script = (
-        "import resource, sys; from retrain.images import BadImage, decode, read_bytes\n"
+        "import resource, sys; from retrain.errors import BadImage; from retrain.images import decode, read_bytes\n"
         "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "decode(read_bytes(sys.argv[2])); before = peak()\n"
         "try: outcome = decode(read_bytes(sys.argv[1])).format\n"

@@ -16,11 +16,11 @@ POWERLESS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-
 
 
 def marked() -> list[str]:
-    return [f"{path}::{name}" for path in sorted(TESTS.glob("test_*.py")) for name in MARKED.findall(path.read_text())]
+    return [f"{path}::{name}" for path in sorted(TESTS.rglob("test_*.py")) for name in MARKED.findall(path.read_text())]
 
 
 def test_every_mark_is_seen() -> None:
-    marks = sum(path.read_text().count("\n@where_permissions_count") for path in TESTS.glob("test_*.py"))
+    marks = sum(path.read_text().count("\n@where_permissions_count") for path in TESTS.rglob("test_*.py"))
     assert len(marked()) == marks >= 5
 
 

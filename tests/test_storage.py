@@ -82,6 +82,27 @@ def test_the_umask_is_honoured(tmp_path: Path, umask: int) -> None:
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~umask
 
 
+def test_what_killed_runs_left_of_a_file_is_removed_and_what_a_run_writes_now_is_not(tmp_path: Path) -> None:
+    left, other, young = (tmp_path / f".{name}.tmp" for name in ("file.4194305", "file2.4194305", "file.4194306"))
+    for path in (left, other, young):
+        path.write_bytes(b"half")
+    for path in (left, other):
+        os.utime(path, (1, 1))
+    write_atomically(tmp_path / "file", b"data")
+    assert sorted(os.listdir(tmp_path)) == [young.name, other.name, "file"]
+    os.utime(young, (1, 1))
+    script = (
+        "import fcntl, sys; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_EX); print('held', flush=True); input()"
+    )
+    with child(script, young) as holder:
+        assert holder.stdout.readline() == "held\n"
+        write_atomically(tmp_path / "file", b"data")
+        assert young.exists()
+        holder.communicate("\n", timeout=60)
+    write_atomically(tmp_path / "file", b"data")
+    assert not young.exists()
+
+
 # --- folders
 
 
@@ -105,6 +126,12 @@ def test_our_folders_are_marked_and_an_empty_one_may_be_taken(tmp_path: Path) ->
         (folder / "report.json").touch()
         assert own_folder(folder) == folder
     assert not is_own(tmp_path)
+
+
+def test_a_folder_that_a_killed_run_was_about_to_mark_may_be_taken(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "..retrain.4194305.tmp").touch()
+    assert is_own(own_folder(tmp_path / "model"))
 
 
 def test_a_folder_of_someone_else_is_refused_and_left_as_it_is(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from retrain import views
 from retrain.bottlenecks.store import CacheDamaged, Entry, Stamp, Store
 from retrain.errors import BadImage
-from retrain.images import read_bytes
+from retrain.images import OUT_OF_MEMORY, read_bytes
 from retrain.progress import SILENT, Progress
 from retrain.runner import Network, Run, Runner, open_network, run_locally
 
@@ -83,12 +83,12 @@ def _extract(
     entries = _read_back(store, hashes, feature_size)
     lost = set(hashes.values()) - set(entries)
     if lost:
-        progress.note(f"{len(lost)} damaged row{'s' if len(lost) > 1 else ''} of the feature cache: computed again")
         again = [path for path in paths if hashes.get(path) in lost]
         computed += _compute(again, store, partial(worker, cached - lost), hashes, problems, run, progress)
         entries = _read_back(store, hashes, feature_size)
         if set(hashes.values()) - set(entries):
             raise CacheDamaged("rows that were just written cannot be read")
+        progress.note(f"{len(lost)} damaged row{'s' if len(lost) > 1 else ''} of the feature cache: computed again")
     return _collect(paths, hashes, entries, problems, feature_size, computed)
 
 
@@ -103,6 +103,8 @@ def _make_worker(network: Network, view: str, image_size: int, cached: set[bytes
             return _Done(path, None, None, None, problem)
         sha256 = hashlib.sha256(data).digest()
         entry = None if sha256 in cached else _entry(runner, data, sha256, view, image_size)
+        if entry and entry.problem and entry.problem.detail == OUT_OF_MEMORY:  # says nothing of the picture: not kept
+            return _Done(path, None, None, None, entry.problem)
         return _Done(path, stamp if stamp == Stamp.of(path) else None, sha256, entry, None)
 
     return compute
@@ -111,9 +113,10 @@ def _make_worker(network: Network, view: str, image_size: int, cached: set[bytes
 def _entry(runner: Runner, data: bytes, sha256: bytes, view: str, image_size: int) -> Entry:
     try:
         picture = views.decode_for(data, image_size)
+        pixels = views.render(picture, view, image_size)
     except BadImage as problem:
         return Entry(sha256, None, problem)
-    vector = runner.features(views.render(picture, view, image_size)[np.newaxis])[0]
+    vector = runner.features(pixels[np.newaxis])[0]
     if not np.isfinite(vector).all():
         return Entry(sha256, None, BadImage("bad-features"))
     return Entry(sha256, vector, None, picture.notes)

@@ -12,18 +12,18 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from retrain.errors import BadImage, EnvironmentProblem
+from retrain.errors import REASONS, BadImage, EnvironmentProblem
 from retrain.progress import SILENT, Progress
-from retrain.storage import folder_locked
+from retrain.storage import folder_locked, holder_of, lock_seconds
 
 _APPLICATION = 0x72747231  # "rtr1"
-_VERSION = 1
+_VERSION = 2  # 1: the checksum of a row did not say of which space it is
 _SCHEMA = """
 CREATE TABLE space (id INTEGER PRIMARY KEY, backbone TEXT NOT NULL, weights TEXT NOT NULL, preprocessing TEXT NOT NULL,
     engine TEXT NOT NULL, UNIQUE (backbone, weights, preprocessing, engine)) STRICT;
@@ -36,6 +36,12 @@ CREATE TABLE file (path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime INTEGER N
 """
 _FRESH_NS = 2 * 10**9  # a file changed so recently may change again without its times showing it
 _ASK_AT_ONCE = 500
+_FAULTS = (sqlite3.Error, UnicodeDecodeError)  # the second where a message quotes what was damaged
+# What is no fault of the file. All else is, also a table or column that is not there: its name was damaged.
+_ENVIRONMENT = (
+    sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_NOLFS,
+)  # fmt: skip
 
 
 class CacheDamaged(Exception):
@@ -95,9 +101,12 @@ class Store:
             self._connection.execute(
                 "INSERT OR IGNORE INTO space (backbone, weights, preprocessing, engine) VALUES (?, ?, ?, ?)", values
             )
-            (self._id,) = self._connection.execute(
+            found = self._connection.execute(
                 "SELECT id FROM space WHERE (backbone, weights, preprocessing, engine) = (?, ?, ?, ?)", values
-            ).fetchone()
+            ).fetchall()
+            if len(found) != 1:
+                raise sqlite3.DatabaseError("a space that was just written cannot be found")
+            ((self._id,),) = found
 
     def renew(self) -> None:
         """Put a damaged file aside, under a name that says so, and start an empty one."""
@@ -111,7 +120,8 @@ class Store:
                 except OSError as error:
                     raise _trouble(error, self._path) from None
                 self._progress.note(
-                    f"the feature cache {self._path} is damaged: put aside as {aside.name}, features are computed again"
+                    f"the feature cache {self._path} is damaged, or of another version: put aside as {aside.name},"
+                    " features are computed again"
                 )
             self._start()
 
@@ -119,15 +129,27 @@ class Store:
         connection = None
         try:
             os.close(os.open(self._path, os.O_CREAT, 0o666))  # the umask decides; SQLite would make it 0644 at most
-            connection = sqlite3.connect(self._path, isolation_level=None, timeout=60)
+            connection = sqlite3.connect(self._path, isolation_level=None, timeout=lock_seconds())
             self._file = _file_number(self._path)
             _prepare(connection)
             self._file = _file_number(self._path)  # SQLite opens it only now
-        except (sqlite3.Error, OSError) as error:
+            if not all(os.access(path, os.W_OK) for path in (self._path, self._path.parent)):
+                connection.close()
+                connection = self._in_memory()
+        except (*_FAULTS, OSError) as error:
             if connection is not None:
                 connection.close()
             raise _trouble(error, self._path) from None
         connection.text_factory = lambda raw: raw.decode(errors="replace")
+        return connection
+
+    def _in_memory(self) -> sqlite3.Connection:
+        """Take over what a cache holds that can only be read; what is computed now lasts as long as this process."""
+        connection = sqlite3.connect(":memory:", isolation_level=None)
+        with closing(sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)) as source:
+            source.backup(connection)
+        _prepare(connection)
+        self._progress.note(f"the feature cache {self._path} can only be read: what it lacks is computed and not kept")
         return connection
 
     @contextmanager
@@ -136,9 +158,10 @@ class Store:
             self._connection.execute("BEGIN IMMEDIATE")
             yield
             self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+        except _FAULTS as error:
+            with suppress(sqlite3.Error):  # the disk that failed may fail again; closing the file rolls back as well
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
             raise _trouble(error, self._path) from None
 
     def known_files(self, paths: Iterable[str]) -> dict[str, bytes]:
@@ -156,7 +179,7 @@ class Store:
         try:
             good = self._connection.execute("SELECT sha256 FROM feature WHERE space = ?", (self._id,)).fetchall()
             bad = self._connection.execute("SELECT sha256 FROM bad WHERE space = ?", (self._id,)).fetchall()
-        except sqlite3.Error as error:
+        except _FAULTS as error:
             raise _trouble(error, self._path) from None
         return {sha256 for (sha256,) in good + bad}
 
@@ -174,7 +197,7 @@ class Store:
                     blob, notes = entry.vector.astype("<f4").tobytes(), " ".join(entry.notes)
                     self._connection.execute(
                         "INSERT OR IGNORE INTO feature (space, sha256, crc32, vector, notes) VALUES (?, ?, ?, ?, ?)",
-                        (self._id, entry.sha256, _checksum(entry.sha256, blob, notes), blob, notes),
+                        (self._id, entry.sha256, self._checksum(entry.sha256, blob, notes), blob, notes),
                     )
             self._connection.executemany(
                 "INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?)",
@@ -192,17 +215,23 @@ class Store:
         for sha256, crc32, blob, notes in self._lookup(
             f"SELECT sha256, crc32, vector, notes FROM feature WHERE space = {self._id} AND sha256 IN", wanted
         ):
-            if len(blob) != 4 * size or _checksum(sha256, blob, notes) != crc32:
+            # A damaged row may hold anything anywhere.
+            whole = (type(sha256), type(blob), type(notes)) == (bytes, bytes, str)
+            if not whole or len(blob) != 4 * size or self._checksum(sha256, blob, notes) != crc32:
                 damaged.append(sha256)
                 continue
             yield Entry(sha256, np.frombuffer(blob, "<f4"), None, tuple(notes.split()))
         for sha256, reason, detail in self._lookup(
             f"SELECT sha256, reason, detail FROM bad WHERE space = {self._id} AND sha256 IN", wanted
         ):
+            if reason not in REASONS or not isinstance(detail, str):
+                damaged.append(sha256)
+                continue
             yield Entry(sha256, None, BadImage(reason, detail))
         with self._transaction():
             for sha256 in damaged:
-                self._connection.execute("DELETE FROM feature WHERE space = ? AND sha256 = ?", (self._id, sha256))
+                for table in ("feature", "bad"):
+                    self._connection.execute(f"DELETE FROM {table} WHERE space = ? AND sha256 = ?", (self._id, sha256))
 
     def _lookup(self, select: str, keys: list[bytes]) -> Iterator[tuple]:
         """Run a query that ends in IN for many keys, some hundred at a time: no read lock is held for long."""
@@ -210,8 +239,15 @@ class Store:
             some = keys[at : at + _ASK_AT_ONCE]
             try:
                 yield from self._connection.execute(f"{select} ({','.join('?' * len(some))})", some).fetchall()
-            except sqlite3.Error as error:
+            except _FAULTS as error:
                 raise _trouble(error, self._path) from None
+
+    def _checksum(self, sha256: bytes, blob: bytes, notes: str) -> int:
+        """Of the key too: a damaged index must not hand out features of another picture, or of another space."""
+        crc = 0
+        for part in ("\0".join(self._space).encode(), sha256, blob, notes.encode()):
+            crc = zlib.crc32(part, crc)
+        return crc
 
     def close(self) -> None:
         """Close the file."""
@@ -256,17 +292,29 @@ def _unused(path: Path) -> Path:
     return next(name for name in itertools.chain([path], numbered) if not os.path.lexists(name))
 
 
-def _checksum(sha256: bytes, blob: bytes, notes: str) -> int:
-    """Of the key too: a damaged index must not hand out one picture's features as another's."""
-    return zlib.crc32(notes.encode(), zlib.crc32(blob, zlib.crc32(sha256)))
+def _kind(error: BaseException) -> int | None:
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+def _forbids_to_write(path: Path) -> bool:
+    """True where it is the file's header, damaged, and not the system, that allows a cache only to be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(19)[18:] not in (b"", b"\1", b"\2")  # b"": a file that was only just made
+    except OSError:
+        return False
 
 
 def _trouble(error: BaseException, path: Path) -> CacheDamaged | EnvironmentProblem:
     """Tell a damaged file from a disk, lock or permission that stands in the way."""
-    if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+    if _kind(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return EnvironmentProblem(
+            f"the feature cache {path} is held by another run{holder_of(path)}; wait for it or end it, then rerun"
+        )
+    forbidden = _kind(error) == sqlite3.SQLITE_READONLY and _forbids_to_write(path)
+    if forbidden or (isinstance(error, _FAULTS) and _kind(error) not in _ENVIRONMENT):
         return CacheDamaged(str(error))
-    if "locked" in str(error):
-        return EnvironmentProblem(f"the feature cache {path} is held by another run; wait for it or end it, then rerun")
     return EnvironmentProblem(
         f"the feature cache {path} cannot be used: {error}; free space, fix permissions or delete the file, then rerun"
     )

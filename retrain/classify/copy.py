@@ -70,7 +70,12 @@ def classify(
     Raises UsageError where the folders cannot be used together, NothingUsable where no picture could be labelled,
     EnvironmentProblem where copies cannot be written.
     """
-    _check_folders(images, out, sort)
+    try:
+        _check_folders(images, out, sort)
+    except OSError as error:  # of a folder on the way to one of them
+        raise UsageError(
+            f"{error.filename} cannot be read: {(error.strerror or str(error)).lower()}; check the path"
+        ) from None
     # In the manifest a source goes by its absolute path: `pictures` means another folder from another place.
     images = Path(os.path.abspath(images))
     with progress.bar("listing", None) as advance:
@@ -117,7 +122,7 @@ def _prepared(out: Path, dry_run: bool) -> Iterator[Manifest]:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise from_os_error(error, "make the output folder", out) from None
-    if not os.access(out, os.W_OK):
+    if not os.access(out, os.R_OK | os.W_OK | os.X_OK):  # read, to lock it
         raise EnvironmentProblem(f"cannot write to {out}: permission denied; fix it or choose another output folder")
     with folder_locked(out, "copying into it"):
         manifest = Manifest(out)

@@ -6,6 +6,7 @@ first, so that no picture is copied twice.
 """
 
 import csv
+import io
 import json
 import os
 from collections.abc import Generator, Iterable, Iterator
@@ -144,11 +145,10 @@ class Manifest:
             lines.open("w", encoding="utf-8") as jsonl,
             table.open("w", encoding="utf-8", errors="backslashreplace", newline="") as cells,
         ):
-            writer = csv.writer(cells, lineterminator="\n")
-            writer.writerow(_HEADER)
+            cells.write(_cells(_HEADER))
             for row in _merge(self._rows(), self._journal_rows()):
                 jsonl.write(row.as_line())
-                writer.writerow(["" if value is None else value for value in asdict(row).values()])
+                cells.write(_cells("" if value is None else value for value in asdict(row).values()))
 
     def _journal_rows(self) -> Iterator[Row]:
         """Rows of the journal, the last of each source; what a kill or a full disk left unfinished is passed over."""
@@ -166,6 +166,14 @@ class Manifest:
                 last = row
         if last is not None:
             yield last
+
+
+def _cells(values: Iterable[object]) -> str:
+    """Return a line of the spreadsheet."""
+    line = io.StringIO()
+    # Python before 3.13 quotes only those line ends that it writes itself; a name may hold either.
+    csv.writer(line, lineterminator="\r\n").writerow(values)
+    return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _merge(earlier: Iterable[Row], later: Iterable[Row]) -> Generator[Row, None, None]:

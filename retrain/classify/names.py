@@ -5,7 +5,8 @@ import unicodedata
 from collections.abc import Sequence
 
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f\ud800-\udfff]')
-_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+# Names of devices on Windows, and of the manifest: a label may be a folder beside it.
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|manifest\.(csv|jsonl)", re.IGNORECASE)
 _LONGEST = 180  # bytes; leaves room for the score, a number and an extension in the usual 255
 
 

@@ -37,7 +37,7 @@ class Commands(Group):
         """Run a command; click would end with 1 where the reader of our output is gone."""
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()
+            _flush()
             return result
         except BrokenPipeError:
             raise _ReaderGone from None
@@ -76,6 +76,9 @@ def _terminate(_number: int, _frame: object) -> NoReturn:
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code; every error of a user is one line on stderr."""
     signal.signal(signal.SIGTERM, _terminate)
+    # A terminal that was closed; as process 1 of a container it would else go on unseen. `nohup` has it ignored.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _terminate)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # file names may hold what the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
@@ -87,21 +90,26 @@ def program() -> NoReturn:
     try:
         main()
     except SystemExit as end:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         os._exit(end.code if isinstance(end.code, int) else int(Exit.CHECK_FAILED))
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # started with it closed
+            stream.flush()
 
 
 def _run(argv: Sequence[str] | None) -> int:
     try:
         result = cli.main(args=None if argv is None else list(argv), prog_name="retrain", standalone_mode=False)
-        sys.stdout.flush()
+        _flush()
         return int(result or Exit.OK)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else "")
         return Exit.USAGE
     except click.ClickException as error:
-        return _tell(error.format_message(), Exit.USAGE)
+        return _tell(_one_line(error.format_message()), Exit.USAGE)
     except RetrainError as error:
         return _tell(str(error), error.exit_code)
     except Terminated:
@@ -119,11 +127,17 @@ def _run(argv: Sequence[str] | None) -> int:
             Exit.ENVIRONMENT,
         )
     except Exception as error:  # noqa: BLE001  a defect of ours: one line as well, and how to get the rest
-        return _tell(f"internal error, {type(error).__name__}: {error}; run with --debug and report it", Exit.CHECK_FAILED)
+        words = _one_line(f"internal error, {type(error).__name__}: {error}")
+        return _tell(f"{words}; run with --debug and report it", Exit.CHECK_FAILED)
+
+
+def _one_line(text: str) -> str:
+    """For words that are not ours; in ours, line ends and spaces belong to the name of something."""
+    return " ".join(text.split())
 
 
 def _tell(message: str, code: Exit) -> Exit:
     if os.environ.get(_DEBUG):
         traceback.print_exc()
-    click.echo(f"retrain: {printable(' '.join(message.split()))}", err=True)
+    click.echo(f"retrain: {printable(message)}", err=True)
     return code

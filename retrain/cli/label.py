@@ -1,6 +1,7 @@
 """`retrain label`."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,7 +56,7 @@ def _label(model: "Model", image: str) -> "Labelled":
     from retrain.images import MAX_BYTES, read_bytes
 
     if image != "-":
-        if Path(image).is_dir():
+        if os.path.isdir(image):  # pathlib raises for a name that is too long, or a folder on the way that is closed
             raise BadImage("not-a-file", "a folder; for whole folders: retrain classify")
         return model.label_bytes(read_bytes(Path(image)))
     if sys.stdin is None:

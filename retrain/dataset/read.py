@@ -114,18 +114,36 @@ def _class_folders(root: Path) -> Iterator[Path]:
 
 def _read_classes(root: Path) -> Listing:
     labels, examples, skipped = [], [], []
-    here = {Path(os.path.realpath(root))}
+    here, known = {Path(os.path.realpath(root))}, _Folders()
     for folder in _class_folders(root):
         if folder.is_symlink() and leads_back(folder, here):
             skipped.append(Skipped(str(folder), "link-loop"))
             continue
         labels.append(folder.name)
         for path, problem in find(folder, within=root):
-            if problem is None:
+            again = known.read_again(path.parent)
+            if again is not None:
+                skipped += again
+            elif problem is None:
                 examples.append(Example(str(path), folder.name))
             else:
                 skipped.append(_skip(path, problem))
     return Listing(root, tuple(labels), tuple(examples), tuple(skipped))
+
+
+class _Folders:
+    """The folders that pictures were found in: links in two classes may lead to one, which only the first may have."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, Path] = {}  # real path -> the path that it is read by
+        self._again: dict[Path, bool] = {}
+
+    def read_again(self, folder: Path) -> list[Skipped] | None:
+        """Return None for a folder whose files count; for another, what to say of it, which is nothing the second time."""
+        if folder in self._again:
+            return [] if self._again[folder] else None
+        self._again[folder] = self._first.setdefault(os.path.realpath(folder), folder) != folder
+        return [Skipped(str(folder), "link-loop")] if self._again[folder] else None
 
 
 def _skip(path: Path, problem: BadImage) -> Skipped:
