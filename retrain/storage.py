@@ -96,7 +96,8 @@ def write_atomically(path: Path, data: bytes) -> None:
 
     What a killed run left of the same file is removed. Raises EnvironmentProblem, naming the path.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Drawn, since process numbers are not unique: every container counts its own.
+    temporary = path.with_name(f".{path.name}.{int.from_bytes(os.urandom(6), 'big')}.tmp")
     try:
         with _claimed(temporary, os.O_CREAT):
             with temporary.open("wb") as file:

@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,14 @@ def child(script: str, *arguments: object, **options: object) -> subprocess.Pope
 
 
 # --- write_atomically
+
+
+def test_runs_with_the_same_process_number_do_not_get_into_one_anothers_way(tmp_path: Path) -> None:
+    """As in containers, where each is number 1; here they are threads."""
+    contents = [bytes([number]) * 50_000 for number in range(200)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda data: write_atomically(tmp_path / "file", data), contents))
+    assert (tmp_path / "file").read_bytes() in contents and os.listdir(tmp_path) == ["file"]
 
 
 def test_a_file_is_written_and_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
