@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -359,3 +360,25 @@ def test_an_output_that_cannot_show_a_name_gets_escapes(room: Path, command: Com
     )
     assert ran.returncode == 0, ran.stderr
     assert [line for line in ran.stdout.splitlines() if line.endswith(":")] == ["\\u732b.png:", "\\udce4.png:"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_where_nothing_can_be_told_the_exit_code_still_tells(room: Path) -> None:
+    line = [sys.executable, "-m", "retrain", "label", "pictures/red.png", "--model"]
+    with Path("/dev/full").open("w") as full:
+        assert subprocess.run([*line, "nowhere"], cwd=room, stderr=full, timeout=60, check=False).returncode == 5
+        assert subprocess.run([*line, "trained"], cwd=room, stdout=full, timeout=60, check=False).returncode == 6
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to see from when on a signal is caught")
+def test_a_closed_terminal_ends_a_run(room: Path) -> None:
+    line = [sys.executable, "-m", "retrain", "label", "-", "--model", "trained"]
+    with subprocess.Popen(line, cwd=room, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
+        deadline = time.monotonic() + 60
+        caught = re.compile(r"^SigCgt:\t[0-9a-f]*[13579bdf]$", re.MULTILINE)  # the last bit is that of SIGHUP
+        while not caught.search(Path(f"/proc/{waiting.pid}/status").read_text()):
+            assert time.monotonic() < deadline and waiting.poll() is None
+            time.sleep(0.02)
+        waiting.send_signal(signal.SIGHUP)
+        _, errors = waiting.communicate(timeout=60)
+    assert waiting.returncode == 143 and errors.startswith("retrain: terminated")

@@ -232,9 +232,10 @@ def _write_new(out: Path, copy: str, data: bytes) -> bool:
             os.link(temporary, path)
         except FileExistsError:
             return False
-        except OSError:  # a file system without hard links
-            with path.open("xb") as file, _removed_on_error(path):
-                file.write(data)
+        except OSError:  # a file system without hard links: take the name, then put the whole file there
+            path.open("xb").close()
+            with _removed_on_error(path):
+                os.replace(temporary, path)
         return True
     except FileExistsError:
         return False

@@ -1,5 +1,6 @@
 """The command line: one thin file a command. The only place that imports click, prints or exits."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ from retrain.cli.train import train
 from retrain.errors import Exit, RetrainError, Terminated
 
 _DEBUG = "RETRAIN_DEBUG"
+_OUT_OF_MEMORY = "out of memory; close other programs or use fewer pictures at once"
 
 
 class _ReaderGone(Exception):
@@ -95,9 +97,11 @@ def program() -> NoReturn:
 
 
 def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # started with it closed
-            stream.flush()
+    if sys.stdout is not None:  # started with it closed
+        sys.stdout.flush()
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -120,12 +124,16 @@ def _run(argv: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK
     except MemoryError:
-        return _tell("out of memory; close other programs or use fewer pictures at once", Exit.ENVIRONMENT)
+        return _tell(_OUT_OF_MEMORY, Exit.ENVIRONMENT)
     except OSError as error:
         return _tell(
             f"{error.strerror or error}: {error.filename or 'standard input or output'}; fix this and run again",
             Exit.ENVIRONMENT,
         )
+    except ImportError as error:
+        if "failed to map segment" in str(error) or "cannot allocate memory" in str(error).lower():
+            return _tell(_OUT_OF_MEMORY, Exit.ENVIRONMENT)
+        return _tell(f"a package is damaged or missing: {_one_line(str(error))}; install retrain again", Exit.ENVIRONMENT)
     except Exception as error:  # noqa: BLE001  a defect of ours: one line as well, and how to get the rest
         words = _one_line(f"internal error, {type(error).__name__}: {error}")
         return _tell(f"{words}; run with --debug and report it", Exit.CHECK_FAILED)
@@ -139,5 +147,6 @@ def _one_line(text: str) -> str:
 def _tell(message: str, code: Exit) -> Exit:
     if os.environ.get(_DEBUG):
         traceback.print_exc()
-    click.echo(f"retrain: {printable(message)}", err=True)
+    with contextlib.suppress(OSError):  # where it cannot be told, the exit code still says it
+        click.echo(f"retrain: {printable(message)}", err=True)
     return code

@@ -14,6 +14,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,7 +35,7 @@ from tests.faults.disturbed import (
     vectors,
     whole_line,
 )
-from tests.faults.promises import in_order
+from tests.faults.promises import in_order, placed_by_classify
 from tests.faults.trains import Before, check_goes_on, command, manifest, prepare
 
 ERRORS = ("ENOSPC", "EIO", "EFBIG")
@@ -200,6 +201,21 @@ def test_train_of_which_a_call_fails_ends_with_6_and_goes_on(before: Before, tmp
     in_order(done, 6)
     assert done.stderr.count("retrain: ") == 1 and str(tf_files / named) in done.stderr.splitlines()[-1]
     check_goes_on(before, tf_files)
+
+
+def test_where_there_are_no_hard_links_copies_are_whole_all_the_same(trained: Path, tmp_path: Path) -> None:
+    """As on a memory stick; number 25."""
+    pictures, trace, links = trained / "data" / "red", tmp_path / "trace", "link,linkat"
+    strace = ["strace", "-f", "-o", str(trace), "-e", f"trace={links}", "-e", f"inject={links}:error=EPERM"]
+    retrain = [sys.executable, "-m", "retrain", "classify", str(pictures), str(tmp_path / "out"), "--model"]
+    line = [*strace, *retrain, str(trained / "model")]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+    in_order(done, 0)
+    assert trace.read_text().count("EPERM (Operation not permitted) (INJECTED)") >= 12
+    placed = placed_by_classify(tmp_path / "out", list(pictures.iterdir()))
+    for source, copy in placed.items():
+        assert (tmp_path / "out" / copy).read_bytes() == Path(source).read_bytes()
+    assert leftovers(tmp_path / "out") == []
 
 
 # --- 26
