@@ -37,7 +37,8 @@ RUN_ELSEWHERE = {
     r"sudo apt install [a-z0-9 -]+$": ".ci/run installs these",
     r"pip install (--no-deps )?dist/retrain-\*\.whl$": "tests/test_release.py",
     r"pip install ai-edge-litert ": "tests/test_release.py",
-    r"(\. \.venv/bin/activate|python3 -m venv ~/retrain|~/retrain/bin/pip install \.)$": "test_release.py, with other names",
+    r"(python3 -m venv ~/retrain|~/retrain/bin/pip install \.)$": "tests/test_release.py",
+    r"\. \.venv/bin/activate$": "tests/test_release.py, in another folder",
     r"pip install 'tensorflow\[and-cuda\]'$": "nobody: takes a GPU",
 }
 

@@ -230,18 +230,33 @@ def test_two_builds_are_the_same_bytes_and_so_is_the_wheel_that_is_made_from_the
 # --- the wheel, installed elsewhere
 
 
-def environment(folder: Path, *installed: object) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Make a virtual environment; return what runs one of its programs, away from this repository."""
+PAGE = ROOT / "docs" / "install.md"
+MADE, WHEEL, LABELS_ONLY = (
+    r"python3 -m venv|~/retrain/bin/pip",
+    r"pip install dist/",
+    r"pip install --no-deps|pip install ai-",
+)
+
+
+def typed(*wanted: str) -> list[str]:
+    """The lines of the page that begin so, in its order."""
+    blocks = "".join(re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL))
+    return [line for line in blocks.splitlines() if re.match("|".join(wanted), line)]
+
+
+def environment(folder: Path, *lines: str) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Type what the page says in a folder, with ~ below it; return what runs a program of the environment ~/retrain."""
     # PYTHONPATH, say, would make pip find this repository and think that the wheel is there already.
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
-    run([sys.executable, "-m", "venv", folder / "venv"], env=env)
-    for packages in installed:
-        wanted = packages if isinstance(packages, list) else [packages]
-        run([folder / "venv" / "bin" / "python", "-m", "pip", "install", "--quiet", *wanted], env=env)
-    env |= {"RETRAIN_CACHE_DIR": str(folder / "cache"), "HOME": str(folder)}
+    (home := folder / "home" / "bin").mkdir(parents=True)
+    (home / "python3").symlink_to(sys.executable)
+    env |= {"HOME": str(home.parent), "PATH": f"{home}{os.pathsep}{env['PATH']}", "PIP_QUIET": "1"}
+    for line in lines:
+        run(["bash", "-c", f"[ ! -e ~/retrain ] || . ~/retrain/bin/activate\n{line}"], cwd=folder, env=env)
+    env["RETRAIN_CACHE_DIR"] = str(folder / "cache")
 
     def start(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-        line = [str(folder / "venv" / "bin" / program), *map(str, arguments)]
+        line = [str(home.parent / "retrain" / "bin" / program), *map(str, arguments)]
         return subprocess.run(line, cwd=folder, env=env, capture_output=True, text=True, timeout=600, check=False)
 
     return start
@@ -260,19 +275,22 @@ def names(requirements: list[str]) -> list[str]:
 @release
 @in_git
 def test_the_page_names_the_packages_that_labelling_takes(archives: Archives) -> None:
-    (told,) = re.findall(r"^pip install (ai-edge-litert .*)$", (ROOT / "docs" / "install.md").read_text(), re.MULTILINE)
+    (told,) = re.findall(r"^pip install (ai-edge-litert .*)$", PAGE.read_text(), re.MULTILINE)
     assert sorted(told.split()) == names(for_labelling(archives.wheel))
 
 
 @release
 @in_git
 def test_the_wheel_labels_in_an_environment_without_tensorflow(archives: Archives, trained: Path, tmp_path: Path) -> None:
-    start = environment(tmp_path, ["--no-deps", archives.wheel], for_labelling(archives.wheel))
+    (tmp_path / "dist").mkdir()
+    shutil.copy(archives.wheel, tmp_path / "dist")
+    made, *others = typed(MADE, LABELS_ONLY)
+    start = environment(tmp_path, made, *others[1:])
     shutil.copytree(trained / "model", tmp_path / "model")
     pictures, red = trained / "data", next((trained / "data" / "red").iterdir())
 
     where = start("python", "-c", "import retrain; print(retrain.__file__)").stdout
-    assert where.startswith(str(tmp_path / "venv"))
+    assert where.startswith(str(tmp_path / "home" / "retrain"))
     assert start("retrain", "--version").stdout == f"retrain, version {retrain.__version__}\n"
     assert "retrain train tf_files/" in start("retrain", "--help").stdout
     assert start("retrain", "completion", "bash").returncode == start("retrain", "backbones").returncode == 0
@@ -291,12 +309,19 @@ def test_the_wheel_labels_in_an_environment_without_tensorflow(archives: Archive
 
 @release
 @in_git
-def test_the_wheel_trains_on_the_sample_set_in_a_fresh_environment(archives: Archives, tmp_path: Path) -> None:
-    start = environment(tmp_path, archives.wheel)
-    shutil.copytree(ROOT / "tf_files" / "data", tmp_path / "tf_files" / "data")
+def test_what_the_page_says_installs_what_trains_from_the_sources_and_from_the_wheel(
+    archives: Archives, tmp_path: Path
+) -> None:
+    sources = copied(tmp_path / "clone")
+    (sources / "dist").mkdir()
+    shutil.copy(archives.wheel, sources / "dist")
+    lines = typed(MADE, WHEEL)
+    assert len(lines) == 3, lines
+    start = environment(sources, *lines[:2], "pip uninstall --yes retrain", lines[2])
     train = start("retrain", "train", "tf_files")
     assert train.returncode == 0 and "classes:       4 (bugs, fruit, mammals, vehicles)" in train.stdout, train.stderr
     label = start("retrain", "label", ROOT / "test_data" / "ladybug.jpg", "--top", 1)
     assert label.returncode == 0 and label.stdout.startswith("bugs (score = "), label.stderr
-    python = "import retrain; print(retrain.train('tf_files').computed)"
-    assert start("python", "-c", python).stdout == "0\n"
+    python = "import sys; sys.path.pop(0); import retrain; print(retrain.__file__, retrain.train('tf_files').computed)"
+    where, computed = start("python", "-c", python).stdout.split()
+    assert where.startswith(str(sources / "home")) and computed == "0"
