@@ -371,14 +371,21 @@ def test_where_nothing_can_be_told_the_exit_code_still_tells(room: Path) -> None
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to see from when on a signal is caught")
-def test_a_closed_terminal_ends_a_run(room: Path) -> None:
+@pytest.mark.parametrize(("before", "code"), [(signal.SIG_DFL, 143), (signal.SIG_IGN, 4)], ids=["as usual", "with nohup"])
+def test_a_closed_terminal_ends_a_run_unless_it_is_to_be_ignored(room: Path, before: signal.Handlers, code: int) -> None:
     line = [sys.executable, "-m", "retrain", "label", "-", "--model", "trained"]
-    with subprocess.Popen(line, cwd=room, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
-        deadline = time.monotonic() + 60
-        caught = re.compile(r"^SigCgt:\t[0-9a-f]*[13579bdf]$", re.MULTILINE)  # the last bit is that of SIGHUP
-        while not caught.search(Path(f"/proc/{waiting.pid}/status").read_text()):
+    kept = signal.signal(signal.SIGHUP, before)  # a child process starts with the same
+    try:
+        waiting = subprocess.Popen(line, cwd=room, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGHUP, kept)
+    with waiting:
+        deadline, catches = time.monotonic() + 60, re.compile(r"^SigCgt:\t([0-9a-f]+)$", re.MULTILINE)
+        handlers = 0
+        while not handlers >> (signal.SIGTERM - 1) & 1:
             assert time.monotonic() < deadline and waiting.poll() is None
             time.sleep(0.02)
+            handlers = int(catches.findall(Path(f"/proc/{waiting.pid}/status").read_text())[0], 16)
         waiting.send_signal(signal.SIGHUP)
         _, errors = waiting.communicate(timeout=60)
-    assert waiting.returncode == 143 and errors.startswith("retrain: terminated")
+    assert waiting.returncode == code and errors.startswith("retrain: terminated") == (code == 143), errors

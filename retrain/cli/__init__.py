@@ -77,10 +77,10 @@ def _terminate(_number: int, _frame: object) -> NoReturn:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code; every error of a user is one line on stderr."""
-    signal.signal(signal.SIGTERM, _terminate)
     # A terminal that was closed; as process 1 of a container it would else go on unseen. `nohup` has it ignored.
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, _terminate)
+    signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # file names may hold what the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
