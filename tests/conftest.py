@@ -1,6 +1,7 @@
 """What tests share: a tiny backbone, pictures drawn on the fly, a trained model. No real weights, no network."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -35,6 +36,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     os.environ["RETRAIN_CACHE_DIR"] = str(folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heard() -> None:
+    """Have Ctrl-C heard by the processes that tests start: a shell lets what it runs in the background ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
