@@ -138,5 +138,5 @@ in_container() { # TAG ARGUMENT...: run retrain in the image of that tag; exits 
     # The engines have no common option for the umask, so a shell sets it.
     # shellcheck disable=SC2016  # it is that shell that expands these
     exec "$engine" "${run[@]}" "${user[@]}" "${mounts[@]}" ${variables[@]+"${variables[@]}"} \
-        --entrypoint /bin/sh "$image" -c 'umask "$0" && exec retrain "$@"' "$(umask)" "$@"
+        --entrypoint dumb-init "$image" -- /bin/sh -c 'umask "$0" && exec retrain "$@"' "$(umask)" "$@"
 }

@@ -389,3 +389,34 @@ def test_a_closed_terminal_ends_a_run_unless_it_is_to_be_ignored(room: Path, bef
         waiting.send_signal(signal.SIGHUP)
         _, errors = waiting.communicate(timeout=60)
     assert waiting.returncode == code and errors.startswith("retrain: terminated") == (code == 143), errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_command_line_is_imported_ends_the_process_at_once(number: int, tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(60)\n")
+    line = [sys.executable, "-c", "from retrain.__main__ import program; program()", "--help"]
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    with subprocess.Popen(
+        line, cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths}, stderr=subprocess.PIPE, text=True
+    ) as begun:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "begun").exists():
+            assert time.monotonic() < deadline and begun.poll() is None
+            time.sleep(0.02)
+        begun.send_signal(number)
+        _, errors = begun.communicate(timeout=30)
+    assert (begun.returncode, errors) == (-number, "")
+
+
+def test_a_limit_of_memory_that_is_too_low_for_anything_is_told_at_once(room: Path) -> None:
+    """Below it OpenBLAS would end the process in words of its own."""
+    resource = pytest.importorskip("resource")
+    for megabytes in (100, 250, 500):
+        size = megabytes * 2**20
+        done = subprocess.run(
+            [sys.executable, "-m", "retrain", "label", "pictures/red.png", "--model", "trained"], cwd=room, text=True,
+            preexec_fn=lambda size=size: resource.setrlimit(resource.RLIMIT_AS, (size, size)),
+            capture_output=True, timeout=60, check=False,
+        )  # fmt: skip
+        told = f"retrain: memory is limited to {megabytes} MiB and "
+        assert done.returncode == 6 and done.stderr.startswith(told) and done.stderr.count("\n") == 1, done.stderr

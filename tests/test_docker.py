@@ -68,8 +68,8 @@ def told(done: subprocess.CompletedProcess[str]) -> tuple[list[str], list[str]]:
     assert done.returncode == 0, done.stderr
     words = done.stdout.splitlines()[1:]
     at = words.index("--entrypoint")
-    assert words[at + 1] == "/bin/sh" and words[at + 3] == "-c"
-    return words[:at], [words[at + 2], *words[at + 6 :]]
+    assert words[at + 1] == "dumb-init" and words[at + 3 : at + 6] == ["--", "/bin/sh", "-c"]
+    return words[:at], [words[at + 2], *words[at + 8 :]]
 
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")

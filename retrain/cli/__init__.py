@@ -18,9 +18,11 @@ from retrain.cli.console import printable
 from retrain.cli.label import label
 from retrain.cli.options import Group
 from retrain.cli.train import train
-from retrain.errors import Exit, RetrainError, Terminated
+from retrain.errors import EnvironmentProblem, Exit, RetrainError, Terminated
 
 _DEBUG = "RETRAIN_DEBUG"
+_LEAST_MEMORY = 512 * 2**20  # bytes of address space; labelling one picture was seen to take 275 MiB
+_MEMORY_A_CORE = 16 * 2**20  # for the stacks of threads
 _OUT_OF_MEMORY = "out of memory; close other programs or use fewer pictures at once"
 
 
@@ -37,6 +39,7 @@ class Commands(Group):
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; click would end with 1 where the reader of our output is gone."""
+        _refuse_little_memory()
         try:
             result = super().invoke(ctx)
             _flush()
@@ -69,6 +72,20 @@ def cli(debug: bool) -> None:
 
 for _command in (train, label, classify, backbones, completion):
     cli.add_command(_command)
+
+
+def _refuse_little_memory() -> None:
+    """Raise EnvironmentProblem under a limit (`ulimit -v`) so low that OpenBLAS, say, would end the process itself."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+    needed = _LEAST_MEMORY + _MEMORY_A_CORE * (os.cpu_count() or 1)
+    if allowed != resource.RLIM_INFINITY and allowed < needed:
+        raise EnvironmentProblem(
+            f"memory is limited to {allowed // 2**20} MiB and {needed // 2**20} MiB are needed; raise the limit (ulimit -v)"
+        )
 
 
 def _terminate(_number: int, _frame: object) -> NoReturn:
@@ -106,6 +123,8 @@ def _flush() -> None:
 
 def _run(argv: Sequence[str] | None) -> int:
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as retrain.__main__ left it
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         result = cli.main(args=None if argv is None else list(argv), prog_name="retrain", standalone_mode=False)
         _flush()
         return int(result or Exit.OK)

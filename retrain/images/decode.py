@@ -2,9 +2,7 @@
 
 import contextlib
 import importlib
-import io
 import logging
-import re
 import warnings
 from dataclasses import dataclass
 
@@ -14,14 +12,10 @@ from PIL import ExifTags, Image
 from retrain.errors import BadImage
 from retrain.images.files import OUT_OF_MEMORY
 from retrain.images.formats import FORMATS, sniff
+from retrain.images.hard_work import MAX_PIXELS, Frugal, is_animated_gif, refuse_before, refuse_opened
 from retrain.quiet import native_chatter_dropped
 
 DECODER = "decoder-1"  # raise it with any change that alters pixels: cached features of the old rules then miss
-MAX_PIXELS = 64_000_000  # errors.REASONS says it in words
-# A few bytes can also ask for minutes of work. What cameras and programs write stays far below these two.
-_MAX_SCANNED = 20 * MAX_PIXELS  # pixels of a JPEG, times the scans that they come in
-_MAX_RUN_LENGTH = 10_000_000  # pixels of a BMP that Pillow unpacks one by one, in Python
-
 _TURNS = {  # EXIF orientation -> what makes the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -31,10 +25,10 @@ _TURNS = {  # EXIF orientation -> what makes the picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")  # of a JPEG; not zeros that are stuffed in, restarts and filling
 # In these words Pillow tells of damage, and of memory that libjpeg or libwebp did not get: up to 8 bytes a pixel.
 _SAID_OF_MEMORY_TOO = ("broken data stream", "could not create decoder object")
 _BAND_ROWS = 64  # scaled to 8 bits at a time
+_MAX_EXIF = 2**20  # bytes; a JPEG has room for 64 KiB
 
 # Pillow reports sizes that it finds suspicious, and odd metadata, as warnings. Our own limit is stricter than its, and
 # what cannot be read is raised and counted, so the warnings would only repeat that on stderr.
@@ -72,15 +66,16 @@ def decode(data: bytes, at_least: int | None = None) -> Picture:
     kind, pixels = sniff(data), 0
     importlib.import_module(f"PIL.{FORMATS[kind][1]}")  # Pillow would else import all its plugins for the rarer ones
     try:
+        refuse_before(data, kind)
+        file = Frugal(data, kind)
         # Pillow raises far more than OSError on damaged files: ValueError, SyntaxError, RuntimeError, struct.error ...
         # at each of these four steps. Whatever it is, the one picture is bad and the run goes on.
-        with Image.open(io.BytesIO(data), formats=[kind]) as opened:
-            width, height = opened.size
-            pixels = width * height
-            if pixels > MAX_PIXELS:
-                raise BadImage("too-large", f"{width}x{height} is {pixels / 1e6:.0f} megapixels")
-            _refuse_hard_work(opened, kind, data)
-            notes = ["first-frame"] if getattr(opened, "is_animated", False) else []
+        with Image.open(file, formats=[kind]) as opened:
+            pixels = opened.width * opened.height
+            refuse_opened(opened, kind, data)
+            file.header_read()
+            animated = is_animated_gif(data) if kind == "GIF" else getattr(opened, "is_animated", False)
+            notes = ["first-frame"] if animated else []
             if at_least and kind == "JPEG":
                 opened.draft(None, (at_least, at_least))
             with native_chatter_dropped() if kind == "TIFF" else contextlib.nullcontext():  # libtiff writes to stderr
@@ -95,28 +90,6 @@ def decode(data: bytes, at_least: int | None = None) -> Picture:
         raise BadImage("too-large", OUT_OF_MEMORY) from None
     except Exception as error:  # noqa: BLE001  see above
         raise _damaged(error, pixels or _promised_by_webp(data)) from None
-
-
-def _refuse_hard_work(opened: Image.Image, kind: str, data: bytes) -> None:
-    """Raise BadImage for a picture within the limits that would keep the decoder busy for minutes all the same."""
-    pixels = opened.width * opened.height
-    if kind == "BMP" and pixels > _MAX_RUN_LENGTH and any(tile[0] == "bmp_rle" for tile in opened.tile):  # type: ignore[attr-defined]
-        raise BadImage("too-large", f"more than {_MAX_RUN_LENGTH // 10**6} megapixels, run-length encoded")
-    if kind == "JPEG" and data.count(b"\xff\xda") * pixels > _MAX_SCANNED and _scans(data) * pixels > _MAX_SCANNED:
-        raise BadImage("too-large", f"{opened.width}x{opened.height} in {_scans(data)} scans")
-
-
-def _scans(data: bytes) -> int:
-    """Count the scans of a JPEG up to its end: what hangs on behind, a video say, may look like more."""
-    at, scans = 2, 0
-    while found := _MARKER.search(data, at):
-        at, marker = found.end(), found[1]
-        if marker == b"\xd9":
-            break
-        if marker != b"\xd8":
-            at += int.from_bytes(data[at : at + 2], "big")
-        scans += marker == b"\xda"
-    return scans
 
 
 def _damaged(error: Exception, pixels: int) -> BadImage:
@@ -167,6 +140,8 @@ def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     raw = image.info.get("exif")
     if isinstance(raw, bytes):
+        if len(raw) > _MAX_EXIF:
+            raise ValueError
         # Read anew: Pillow keeps what it read of a JPEG's EXIF when it was looking for the resolution, and hides errors.
         exif = Image.Exif()
         exif.load(raw)
