@@ -68,6 +68,38 @@ def fit(features: np.ndarray, labels: np.ndarray, classes: int, l2: float, setti
     return _train_many(features, labels, classes, everything, (l2,), settings)[0][0]
 
 
+def fit_each(
+    features: np.ndarray, labels: np.ndarray, classes: int, choices: np.ndarray, l2: float, settings: HeadSettings
+) -> list[Head]:
+    """Train a head for each choice of rows, all at once.
+
+    `choices`: bool (choices, n), the rows that each head learns from; otherwise as `fit`.
+    """
+    return [of_choice[0] for of_choice in _train_many(features, labels, classes, choices, (l2,), settings)]
+
+
+def out_of_fold(
+    features: np.ndarray, labels: np.ndarray, classes: int, folds: np.ndarray, settings: HeadSettings
+) -> tuple[np.ndarray, float]:
+    """Predict each row by a head that has not learnt from the row's fold.
+
+    `folds`: int64 (n,), otherwise as `fit`. Returns logits, float32 (n, classes), and the strength of the L2 penalty, of
+    those that the sweep tries, whose predictions have the least log loss.
+    """
+    held_out = np.stack([folds == fold for fold in np.unique(folds)])
+    strengths = STRENGTHS if settings.l2 is None else (settings.l2,)
+    heads = _train_many(features, labels, classes, ~held_out, strengths, settings)
+    best, least = np.empty(0), math.inf
+    for number in range(len(strengths)):
+        logits = np.empty((len(labels), classes), np.float32)
+        for rows, of_fold in zip(held_out, heads, strict=True):
+            logits[rows] = of_fold[number].logits(features[rows])
+        loss = float(_log_losses(logits, labels).mean())
+        if loss < least:
+            best, least, l2 = logits, loss, strengths[number]
+    return best, l2
+
+
 def fit_best(
     features: np.ndarray,
     labels: np.ndarray,

@@ -246,7 +246,7 @@ def test_a_backbone_keeps_its_contract(backbone: Backbone | None, tiny: Backbone
     row = backbone or tiny
     rng = np.random.default_rng(0)
     coarse = [Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((300, 200)) for _ in range(3)]
-    pixels = np.stack([render(Picture(image, "PNG"), "squash", row.image_size) for image in coarse])
+    pixels = np.stack([render(Picture(image, "PNG", *image.size), "squash", row.image_size) for image in coarse])
     model = row.build(row.weights(), row.image_size)
     assert not row.parameters or round(model.count_params() / 1e6, 2) == row.parameters
     outputs = model.predict_on_batch(pixels.astype(np.float32))

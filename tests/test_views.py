@@ -11,12 +11,16 @@ from retrain.images import DECODER, Picture
 from retrain.views import DEFAULT_VIEW, VIEWS, decode_for, preprocessing_id, render
 
 
+def as_picture(image: Image.Image) -> Picture:
+    return Picture(image, "PNG", *image.size)
+
+
 def picture(width: int = 90, height: int = 60) -> Picture:
     """Red on the left, blue on the right, with noise."""
     pixels = np.random.default_rng(1).integers(0, 60, (height, width, 3), dtype=np.uint8)
     pixels[:, : width // 2, 0] += 180
     pixels[:, width // 2 :, 2] += 180
-    return Picture(Image.fromarray(pixels), "PNG")
+    return as_picture(Image.fromarray(pixels))
 
 
 @pytest.mark.parametrize("name", VIEWS)
@@ -37,7 +41,7 @@ def test_a_view_is_the_same_every_time_and_leaves_the_picture_alone(name: str) -
 def test_black_and_white_keep_their_full_range() -> None:
     halves = np.zeros((64, 64, 3), np.uint8)
     halves[:, 32:] = 255
-    pixels = render(Picture(Image.fromarray(halves), "PNG"), "squash", 32)
+    pixels = render(as_picture(Image.fromarray(halves)), "squash", 32)
     assert (pixels[:, 0] == 0).all() and (pixels[:, -1] == 255).all()
 
 
@@ -49,7 +53,7 @@ def test_squash_shows_the_whole_picture_and_mirror_the_same_left_for_right() -> 
 
 def test_squash_averages_over_the_pixels_that_it_leaves_out() -> None:
     board = (np.indices((512, 512)).sum(axis=0) % 2 * 255).astype(np.uint8)
-    pixels = render(Picture(Image.fromarray(board).convert("RGB"), "PNG"), "squash", 32)
+    pixels = render(as_picture(Image.fromarray(board).convert("RGB")), "squash", 32)
     assert np.abs(pixels.astype(int) - 127).max() <= 8
 
 

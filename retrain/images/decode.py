@@ -41,12 +41,15 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Python shows 
 class Picture:
     """A decoded picture.
 
-    `image` is 8-bit RGB, upright, without alpha; `format` is a key of FORMATS; `notes` names what a person may want to
-    know of how it was read (`first-frame`, `turned`, `broken-exif`).
+    `image` is 8-bit RGB, upright, without alpha; `format` is a key of FORMATS; `width` and `height` are those of the
+    upright picture in the file, `image` may be smaller; `notes` names what a person may want to know of how it was read
+    (`first-frame`, `turned`, `broken-exif`).
     """
 
     image: Image.Image
     format: str
+    width: int
+    height: int
     notes: tuple[str, ...] = ()
 
     @property
@@ -76,12 +79,15 @@ def decode(data: bytes, at_least: int | None = None) -> Picture:
             file.header_read()
             animated = is_animated_gif(data) if kind == "GIF" else getattr(opened, "is_animated", False)
             notes = ["first-frame"] if animated else []
+            width, height = opened.size
             if at_least and kind == "JPEG":
                 opened.draft(None, (at_least, at_least))
             with native_chatter_dropped() if kind == "TIFF" else contextlib.nullcontext():  # libtiff writes to stderr
                 opened.load()
             upright = _upright(opened, notes)
-            return Picture(_to_rgb(upright), kind, tuple(notes))
+            if (upright.width < upright.height) != (opened.width < opened.height):
+                width, height = height, width
+            return Picture(_to_rgb(upright), kind, width, height, tuple(notes))
     except BadImage:
         raise
     except Image.DecompressionBombError:

@@ -1,0 +1,1 @@
+"""What may be wrong with a folder of pictures, before or after training on it."""
