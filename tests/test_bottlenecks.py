@@ -18,6 +18,7 @@ from PIL import Image
 
 from retrain.backbones import Backbone
 from retrain.bottlenecks import Bottlenecks, Space, Store, extract
+from retrain.bottlenecks.store import Entry
 from retrain.errors import EnvironmentProblem
 from retrain.progress import Silent
 from retrain.runner import Network, Runner, run_locally
@@ -362,6 +363,32 @@ def test_who_finds_the_cache_held_by_another_waits(cache: Cache, pictures: list[
     connection.execute("COMMIT")
     connection.close()
     assert (waiting.communicate(timeout=100)[1], waiting.returncode) == ("", 0)
+
+
+READER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN")
+print(*connection.execute("SELECT COUNT(*) FROM feature").fetchone(), flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_commit_that_a_reader_hinders_can_be_tried_again(
+    cache: Cache, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be committed is undone, else the next transaction could not begin."""
+    cache.extract(pictures[:3])
+    monkeypatch.setenv("RETRAIN_LOCK_SECONDS", "0.2")
+    new, line = Entry(b"new", np.ones(TINY_FEATURES, "<f4"), None), [sys.executable, "-c", READER, str(cache.path)]
+    with Store(cache.path, SPACE) as store, subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
+        assert reader.stdout is not None and reader.stdout.readline() == b"3\n"
+        with pytest.raises(EnvironmentProblem, match="is held by another run"):
+            store.add([new], [])
+        reader.communicate(b"\n", timeout=60)
+        store.add([new], [])
+        assert [entry.sha256 for entry in store.read([b"new"], TINY_FEATURES)] == [b"new"]
+    assert cache.sql("SELECT COUNT(*) FROM feature") == [(4,)]
 
 
 def test_a_killed_process_loses_no_more_than_its_last_few_hundred_files(cache: Cache, tmp_path: Path) -> None:

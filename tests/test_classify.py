@@ -20,6 +20,7 @@ from retrain.classify import Outcome, Row, classify
 from retrain.errors import EnvironmentProblem, NothingUsable, UsageError
 from retrain.label import Labeller, load
 from tests.drawing import COLOURS, draw
+from tests.privileges import where_permissions_count
 
 NAME = re.compile(r"(blue|green|red)-[01]\.\d{5}(-\d+)?\.(png|jpg|webp)")
 
@@ -324,6 +325,22 @@ def test_paths_that_cannot_work_are_refused(labeller: Labeller, images: Path, tm
     with pytest.raises(EnvironmentProblem, match=re.escape(str(tmp_path / "file" / "out"))):
         classify(labeller, images, tmp_path / "file" / "out")
     assert not (tmp_path / "out").exists()
+
+
+@where_permissions_count
+@pytest.mark.parametrize("mode", [0o000, 0o100, 0o200, 0o300])
+def test_an_output_that_may_not_be_read_is_refused_in_words_and_left_alone(
+    trained: Path, images: Path, tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]], mode: int
+) -> None:
+    """With 0300 all that classify writes could be written: it is the lock that needs to read the folder."""
+    (out := tmp_path / "out").mkdir()
+    (out / "mine").write_text("mine")
+    out.chmod(mode)
+    ran = command("classify", images, out, "--model", trained / "model")
+    out.chmod(0o700)
+    told = f"retrain: cannot write to {out}: permission denied; fix it or choose another output folder\n"
+    assert (ran.returncode, ran.stdout, ran.stderr) == (6, "", told)
+    assert tree(out) == {"mine": b"mine"}
 
 
 def test_without_a_usable_picture_the_manifest_still_tells_why(labeller: Labeller, tmp_path: Path) -> None:

@@ -6,29 +6,22 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from retrain.backbones import BACKBONES
 from tests.hub_modules import packed, tiny_net, write_tf2
 from tests.test_backbones import weights_drawn_for
+from tests.tfhub_stand_in import HOST, StandIn, standing_in
 
 ROOT = Path(__file__).resolve().parent.parent
 # Generated from the command line itself; no page to type from; run by tests/test_containers.py.
 ELSEWHERE = {"commands.md", "design.md", "docker.md"}
 PAGES = [ROOT / "README.md", *(path for path in sorted((ROOT / "docs").glob("*.md")) if path.name not in ELSEWHERE)]
-
-# What needs something that a test cannot have. Delete a row that no page has any more.
-CANNOT_RUN = {
-    "retrain train tf_files/ --backbone mobilenet-v3-large": "downloads a network",
-    "retrain backbones fetch mobilenet-v2": "downloads a network",
-    "retrain train tf_files/ --backbone https://tfhub.dev/google/imagenet/nasnet_mobile/feature_vector/5": (
-        "downloads a network"
-    ),
-}
 
 # What other tests, or CI, type.
 RUN_ELSEWHERE = {
@@ -39,16 +32,18 @@ RUN_ELSEWHERE = {
     r"pip install ai-edge-litert ": "tests/test_release.py",
     r"(python3 -m venv ~/retrain|~/retrain/bin/pip install \.)$": "tests/test_release.py",
     r"\. \.venv/bin/activate$": "tests/test_release.py, in another folder",
-    r"pip install 'tensorflow\[and-cuda\]'$": "nobody: takes a GPU",
+    r"pip install 'tensorflow\[and-cuda\]'$": "tests/test_release.py, with --dry-run",
 }
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TYPED = re.compile(r"(?:^|\| *)retrain |^(?:cat|cp|ls|mkdir) ")
 REMARK = re.compile(r"^ *print\(.*\)  # (.+)$", re.MULTILINE)
+CHOSEN = re.compile(r"(?:--backbone|backbones fetch) (\S+)")
 DECIMAL = re.compile(r"\d+\.\d+")
 # Where no bar can be drawn, slow work says now and then how far it is.
 PROGRESS = re.compile(r"(?:bottlenecks|classify|folds|listing): \d+(?: of \d+)?")
 TOLERANCE = 0.01
+CACHE = ".cache/retrain"
 
 
 # --- what a page says
@@ -75,7 +70,7 @@ def steps(page: str, typed: re.Pattern[str] = TYPED) -> list[Step]:
             found.append(Step((block[2],), True, shown))
         elif block[1] == "sh":
             lines = block[2].replace("\\\n", "").splitlines()
-            chosen = tuple(line for line in lines if typed.search(line) and line not in CANNOT_RUN)
+            chosen = tuple(line for line in lines if typed.search(line))
             found += [Step(chosen, False, shown)] if chosen else []
     return found
 
@@ -101,20 +96,35 @@ def unprinted(python: str, printed: tuple[str, ...]) -> list[str]:
     return [remark for remark in REMARK.findall(python) if not any(same(remark, line) for line in printed)]
 
 
+def downloaded(todo: list[Step]) -> list[str]:
+    """Return the addresses of the modules that steps ask for, by name or address; a second time, they are there."""
+    chosen = [name for step in todo for line in step.typed for name in CHOSEN.findall(line)]
+    addresses = [BACKBONES[name].origin if name in BACKBONES else name for name in chosen]
+    return list(dict.fromkeys(address for address in addresses if address.startswith(f"https://{HOST}/")))
+
+
 # --- where it is run
 
 
-def run(line: list[str], folder: Path, commands: Path | None = None) -> tuple[str, ...]:
+def run(
+    line: list[str], folder: Path, commands: Path | None = None, variables: dict[str, str] | None = None
+) -> tuple[str, ...]:
     """Run something in a folder, which must go well, and return the lines that a terminal would show."""
     path = f"{commands}{os.pathsep}{os.environ['PATH']}" if commands else os.environ["PATH"]
     # What a page puts into the home folder must not go into that of the user. The pages show what comes out without a GPU.
-    environment = {**os.environ, "PATH": path, "HOME": str(folder), "CUDA_VISIBLE_DEVICES": "-1"}
+    own = {"PATH": path, "HOME": str(folder), "CUDA_VISIBLE_DEVICES": "-1"}
+    environment = {**os.environ, **own, **(variables or {})}
     done = subprocess.run(
         line, cwd=folder, env=environment, text=True, timeout=180,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{line[-1]}\nended with {done.returncode}:\n{done.stdout}"
     return tuple(text for text in done.stdout.splitlines() if not PROGRESS.fullmatch(text))
+
+
+def cache_in(folder: Path) -> dict[str, str]:
+    """What a page downloads is as tiny as its tests need: it must not go into a cache that others take networks from."""
+    return {"RETRAIN_CACHE_DIR": str(folder / CACHE)}
 
 
 def in_shell(line: str) -> list[str]:
@@ -146,8 +156,21 @@ def with_model(fresh: Path, commands: Path, tmp_path_factory: pytest.TempPathFac
     """The same after training; the backbone is then converted for this machine. Copy it before use."""
     folder = tmp_path_factory.mktemp("with_model")
     shutil.copytree(fresh, folder, dirs_exist_ok=True)
-    run(in_shell("retrain train tf_files/"), folder, commands)
+    run(in_shell("retrain train tf_files/"), folder, commands, cache_in(folder))
     return folder
+
+
+@pytest.fixture
+def tfhub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
+    """The only host that pages reach; it has no modules yet."""
+    with standing_in(tmp_path_factory.mktemp("tfhub")) as stand_in:
+        yield stand_in
+
+
+def tiny_module(folder: Path, address: str) -> bytes:
+    """A module in place of the one that has this address, with as many features."""
+    features = {row.origin: row.feature_size for row in BACKBONES.values()}.get(address, 16)
+    return packed(write_tf2(folder / str(features), tiny_net(features)))
 
 
 def film_scenes(folder: Path) -> None:
@@ -180,21 +203,26 @@ READERS_OWN: dict[str, Callable[[Path], None]] = {
 @pytest.mark.weights
 @pytest.mark.parametrize("page", [page for page in PAGES if steps(page.read_text())], ids=lambda page: page.stem)
 def test_what_a_page_says_to_type_runs_and_prints_what_it_shows(
-    page: Path, fresh: Path, with_model: Path, commands: Path, tmp_path: Path
+    page: Path, fresh: Path, with_model: Path, commands: Path, tfhub: StandIn, tmp_path: Path
 ) -> None:
     todo = steps(page.read_text())
     begins_with_training = todo[0].typed[0].startswith("retrain train ")
     shutil.copytree(fresh if begins_with_training else with_model, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(with_model / CACHE, tmp_path / CACHE, dirs_exist_ok=True)
+    to_ask = [tfhub.offer(address, tiny_module(tmp_path / "modules", address)) for address in downloaded(todo)]
     for name, make in READERS_OWN.items():
         if any(name in line for step in todo for line in step.typed):
             make(tmp_path)
     for step in todo:
         printed: tuple[str, ...] = ()
         for line in step.typed:
-            printed += run([sys.executable, "-c", line] if step.python else in_shell(line), tmp_path, commands)
+            words = [sys.executable, "-c", line] if step.python else in_shell(line)
+            printed += run(words, tmp_path, commands, tfhub.environment | cache_in(tmp_path))
         told = "\n".join((*step.typed, "printed:", *printed))
         assert step.shown is None or agree(step.shown, printed), told
         assert not step.python or unprinted(step.typed[0], printed) == [], told
+    # Nothing else, either: nothing is downloaded unless it was asked for.
+    assert tfhub.asked == [address for addresses in to_ask for address in addresses]
 
 
 # --- whether all that would find a mistake
@@ -219,13 +247,12 @@ def test_no_line_on_a_page_is_overlooked() -> None:
         blocks = [block[2] for block in BLOCK.finditer(page.read_text()) if block[1] == "sh"]
         typed = {line for step in steps(page.read_text()) for line in step.typed}
         lines = [line for block in blocks for line in block.replace("\\\n", "").splitlines() if line not in typed]
-        left += [line for line in lines if line not in CANNOT_RUN and not any(re.match(row, line) for row in RUN_ELSEWHERE)]
+        left += [line for line in lines if not any(re.match(row, line) for row in RUN_ELSEWHERE)]
     assert left == []
 
 
-def test_every_row_of_what_cannot_run_and_of_what_readers_have_is_on_a_page() -> None:
+def test_every_row_of_what_readers_have_is_on_a_page() -> None:
     text = "\n".join(page.read_text() for page in PAGES)
-    assert [row for row in CANNOT_RUN if row not in text.splitlines()] == []
     assert [name for name in READERS_OWN if not any(name in line for step in steps(text) for line in step.typed)] == []
 
 
@@ -267,6 +294,34 @@ def test_a_remark_in_python_that_is_not_what_is_printed_is_found() -> None:
 
 def test_nothing_goes_into_the_home_of_the_user(tmp_path: Path) -> None:
     assert run(in_shell("echo ~"), tmp_path) == (str(tmp_path),)
+
+
+def test_the_modules_that_a_page_asks_for_are_found_each_once() -> None:
+    v2, v3 = (BACKBONES[name].origin for name in ("mobilenet-v2", "mobilenet-v3-large"))
+    other = f"https://{HOST}/other/1"
+    lines = (
+        "retrain backbones", "retrain train tf_files/", "retrain train a --backbone efficientnet-lite2 --seed 1",
+        "retrain train a --backbone mobilenet-v3-large --seed 1", "retrain backbones fetch mobilenet-v2",
+        f"retrain train b --backbone {v3}", f"retrain train b --backbone {other}", "retrain train c --backbone a/module",
+    )  # fmt: skip
+    assert downloaded([Step(lines, False, None)]) == [v3, v2, other]
+
+
+ASKS = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).read().decode())"
+
+
+def test_a_page_gets_from_tfhub_what_is_offered_and_from_nowhere_else_anything(tfhub: StandIn, tmp_path: Path) -> None:
+    handle = f"https://{HOST}/a/b/1"
+    addresses = tfhub.offer(handle, b"module")
+    assert run([sys.executable, "-c", ASKS, addresses[0]], tmp_path, variables=tfhub.environment) == ("module",)
+    refused = {f"https://{HOST}/a/b/2": 404, "https://example.org:443": 403, "http://example.org/": 403}
+    for address, status in refused.items():
+        with pytest.raises(AssertionError, match=f"ended with 1:(.|\n)*{status}"):
+            run([sys.executable, "-c", ASKS, address], tmp_path, variables=tfhub.environment)
+    assert tfhub.asked == [*addresses, *refused]
+    distrustful = {**tfhub.environment, "SSL_CERT_FILE": "/dev/null"}
+    with pytest.raises(AssertionError, match="certificate verify failed"):
+        run([sys.executable, "-c", ASKS, handle], tmp_path, variables=distrustful)
 
 
 @pytest.mark.parametrize("line", ["retrain | cat", "cat nowhere | cat", "exit 3"])

@@ -4,8 +4,10 @@ Most of it builds and installs for real, from a copy of the files that git knows
 """
 
 import configparser
+import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -325,3 +327,14 @@ def test_what_the_page_says_installs_what_trains_from_the_sources_and_from_the_w
     python = "import sys; sys.path.pop(0); import retrain; print(retrain.__file__, retrain.train('tf_files').computed)"
     where, computed = start("python", "-c", python).stdout.split()
     assert where.startswith(str(sources / "home")) and computed == "0"
+
+
+@release
+def test_what_the_page_says_for_a_gpu_would_install_the_libraries_of_cuda(tmp_path: Path) -> None:
+    (gpu,) = typed(r"pip install 'tensorflow")
+    start = environment(tmp_path, typed(MADE)[0], "pip install --upgrade pip")
+    # Of wheels of 3 GB, what they require will do. pip 23 downloads all the same; newer ones take only the end of each.
+    done = start(*shlex.split(gpu), "--dry-run", "--use-feature=fast-deps", "--report=report.json")
+    assert done.returncode == 0, done.stderr
+    chosen = {one["metadata"]["name"] for one in json.loads((tmp_path / "report.json").read_text())["install"]}
+    assert "tensorflow" in chosen and any(name.startswith("nvidia-cudnn-") for name in chosen), chosen

@@ -12,7 +12,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -159,9 +159,8 @@ class Store:
             yield
             self._connection.execute("COMMIT")
         except _FAULTS as error:
-            with suppress(sqlite3.Error):  # the disk that failed may fail again; closing the file rolls back as well
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
             raise _trouble(error, self._path) from None
 
     def known_files(self, paths: Iterable[str]) -> dict[str, bytes]:

@@ -185,6 +185,8 @@ class _Copier:
             self._manifest.intend(row)
             self._outcome.present += 1
             return row
+        if earlier and earlier.copy and not self._dry_run:
+            _let_go(self._out / earlier.copy)
         if earlier and earlier.copy and os.path.lexists(self._out / earlier.copy):
             self._outcome.unlisted += 1
         while True:
@@ -207,6 +209,13 @@ def _is_name(copy: str, stem: str, extension: str) -> bool:
         return False
     number = copy[len(stem) : -len(extension) - 1]
     return not number or (number.startswith("-") and number[1:].isdecimal())
+
+
+def _let_go(path: Path) -> None:
+    """Remove a name that a killed run took and did not come to fill: no picture that is copied has no bytes."""
+    with contextlib.suppress(OSError):
+        if path.is_file() and not path.is_symlink() and not path.stat().st_size:
+            path.unlink()
 
 
 def _holds(path: Path, data: bytes) -> bool:

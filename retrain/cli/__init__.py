@@ -144,15 +144,15 @@ def _run(argv: Sequence[str] | None) -> int:
         return Exit.OK
     except MemoryError:
         return _tell(_OUT_OF_MEMORY, Exit.ENVIRONMENT)
-    except OSError as error:
+    except (OSError, ImportError) as error:
+        if "failed to map segment" in str(error) or "cannot allocate memory" in str(error).lower():
+            return _tell(_OUT_OF_MEMORY, Exit.ENVIRONMENT)
+        if isinstance(error, ImportError):
+            return _tell(f"a package is damaged or missing: {_one_line(str(error))}; install retrain again", Exit.ENVIRONMENT)
         return _tell(
             f"{error.strerror or error}: {error.filename or 'standard input or output'}; fix this and run again",
             Exit.ENVIRONMENT,
         )
-    except ImportError as error:
-        if "failed to map segment" in str(error) or "cannot allocate memory" in str(error).lower():
-            return _tell(_OUT_OF_MEMORY, Exit.ENVIRONMENT)
-        return _tell(f"a package is damaged or missing: {_one_line(str(error))}; install retrain again", Exit.ENVIRONMENT)
     except Exception as error:  # noqa: BLE001  a defect of ours: one line as well, and how to get the rest
         words = _one_line(f"internal error, {type(error).__name__}: {error}")
         return _tell(f"{words}; run with --debug and report it", Exit.CHECK_FAILED)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from retrain.model import Model
 
 
+_PIECE = 2**20  # bytes
+
+
 @click.command(short_help="Say what is on a picture.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=complete_files)
 @model_option
@@ -61,10 +64,12 @@ def _label(model: "Model", image: str) -> "Labelled":
         return model.label_bytes(read_bytes(Path(image)))
     if sys.stdin is None:
         raise BadImage("unreadable", "standard input is closed")
-    data = sys.stdin.buffer.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise BadImage("too-large")
-    return model.label_bytes(data)
+    data = bytearray()
+    while piece := sys.stdin.buffer.read(_PIECE):  # asked for all at once, so much memory would be taken
+        data += piece
+        if len(data) > MAX_BYTES:
+            raise BadImage("too-large")
+    return model.label_bytes(bytes(data))
 
 
 def _show(image: str, labelled: "Labelled", top: int | None, heading: bool, first: bool) -> None:

@@ -34,11 +34,18 @@ class Lines:
         self._process = process
 
     def run(self, room: Path, fault: str = "") -> Ended:
-        """Run the line in a room; `fault` is what strace is to do to its main thread, as `fsync:error=EIO:when=3`."""
-        traced = self._traced(room, fault.partition(":")[0], "-e", f"inject={fault}") if fault else None
-        code = traced[0] if traced else self._untraced(room)
-        struck = traced is not None and any(mark in traced[1] for mark in ("(INJECTED)", "killed by SIGKILL"))
-        return Ended(code, (room / "errors").read_text(), struck)
+        """Run the line in a room; `fault` is what strace is to do to its main thread, as `fsync:error=EIO:when=3`.
+
+        Several have spaces between them; they have struck if each of them has.
+        """
+        if not fault:
+            return Ended(self._untraced(room), (room / "errors").read_text(), False)
+        code, trace = self._traced(room, *fault.split())
+        return Ended(code, (room / "errors").read_text(), all(_has_struck(part, trace) for part in fault.split()))
+
+    def calls(self, room: Path, *calls: str) -> list[str]:
+        """Return the calls of these names, as strace tells them; a fault may stand for a name, and strikes."""
+        return [line for line in self._traced(room, *calls)[1].splitlines() if line[0].isalpha()]
 
     def writes(self, room: Path, call: str) -> list[int]:
         """Return which calls of that name, counted from 1, have to do with the room; of openat, those that make a file."""
@@ -50,11 +57,13 @@ class Lines:
         self._ask(str(room))
         return int(self._ask("go"))
 
-    def _traced(self, room: Path, call: str, *options: str) -> tuple[int, str]:
+    def _traced(self, room: Path, *faults: str) -> tuple[int, str]:
         """Run under strace; not its other threads, which write nothing: how they load libraries is no matter of ours."""
         pid, trace = self._ask(str(room)), room.parent / "trace"
+        calls = ",".join(fault.partition(":")[0] for fault in faults)
         # -y: a path with each descriptor
-        line = ["strace", "-y", "-p", pid, "-o", str(trace), "-e", f"trace={call}", *options]
+        line = ["strace", "-y", "-p", pid, "-o", str(trace), "-e", f"trace={calls}"]
+        line += [option for fault in faults if ":" in fault for option in ("-e", f"inject={fault}")]
         with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as strace:
             assert strace.stderr is not None
             assert "attached" in (told := strace.stderr.readline()), told
@@ -70,11 +79,18 @@ class Lines:
         return answer
 
 
+def _has_struck(fault: str, trace: str) -> bool:
+    if ":signal=KILL" in fault:
+        return "killed by SIGKILL" in trace
+    call = fault.partition(":")[0]
+    return any(line.startswith(f"{call}(") and "(INJECTED)" in line for line in trace.splitlines())
+
+
 @contextlib.contextmanager
-def lines(warm: Path) -> Iterator[Lines]:
+def lines(warm: Path, **environment: str) -> Iterator[Lines]:
     """Start a server; the first run, in the room `warm`, is undisturbed."""
-    command = [sys.executable, "-m", "tests.faults.whole_line"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    command, changed = [sys.executable, "-m", "tests.faults.whole_line"], {**os.environ, **environment}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=changed) as process:
         try:
             served = Lines(process)
             done = served.run(warm)
@@ -82,6 +98,18 @@ def lines(warm: Path) -> Iterator[Lines]:
             yield served
         finally:
             process.kill()
+
+
+def can_trace() -> bool:
+    """True where strace is there and may make calls fail."""
+    line = ["strace", "-o", os.devnull, "-e", "inject=fsync:error=EIO", "true"]
+    return bool(shutil.which("strace")) and not subprocess.run(line, capture_output=True, check=False).returncode
+
+
+def can_mount() -> bool:
+    """True where a small disk can be had."""
+    line = ["unshare", "-m", "sh", "-c", "mount -t tmpfs -o size=1m none /mnt"]
+    return bool(shutil.which("unshare")) and not subprocess.run(line, capture_output=True, check=False).returncode
 
 
 def make_room(room: Path, flatbuffer: bytes, count: int = 5) -> Path:

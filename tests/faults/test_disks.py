@@ -12,7 +12,6 @@
 """
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,6 +25,8 @@ from tests.faults.disturbed import (
     Ended,
     Lines,
     another,
+    can_mount,
+    can_trace,
     contents,
     leftovers,
     lines,
@@ -42,11 +43,6 @@ ERRORS = ("ENOSPC", "EIO", "EFBIG")
 CALLS = ("write", "pwrite64", "fsync", "fdatasync", "rename", "link", "unlink", "mkdir", "openat")
 # Numbers of calls that stand for all of them where there is little time: of a room's fifteen to forty of each.
 SOME = {"write": (3, 9, 16), "pwrite64": (2, 19, 30), "fsync": (1, 5, 12), "fdatasync": (1, 4, 9), "rename": (1, 6, 8)}
-
-
-def can_trace() -> bool:
-    line = ["strace", "-o", os.devnull, "-e", "inject=fsync:error=EIO", "true"]
-    return bool(shutil.which("strace")) and not subprocess.run(line, capture_output=True, check=False).returncode
 
 
 pytestmark = pytest.mark.skipif(not can_trace(), reason="strace is not installed, or may not trace")
@@ -219,11 +215,6 @@ def test_where_there_are_no_hard_links_copies_are_whole_all_the_same(trained: Pa
 
 
 # --- 26
-
-
-def can_mount() -> bool:
-    line = ["unshare", "-m", "sh", "-c", "mount -t tmpfs -o size=1m none /mnt"]
-    return bool(shutil.which("unshare")) and not subprocess.run(line, capture_output=True, check=False).returncode
 
 
 FULL = """
