@@ -89,7 +89,7 @@ def out_of_fold(
     held_out = np.stack([folds == fold for fold in np.unique(folds)])
     strengths = STRENGTHS if settings.l2 is None else (settings.l2,)
     heads = _train_many(features, labels, classes, ~held_out, strengths, settings)
-    best, least = np.empty(0), math.inf
+    best, least, l2 = np.empty((0, classes), np.float32), math.inf, strengths[0]
     for number in range(len(strengths)):
         logits = np.empty((len(labels), classes), np.float32)
         for rows, of_fold in zip(held_out, heads, strict=True):

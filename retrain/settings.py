@@ -17,6 +17,7 @@ from retrain.errors import UsageError, did_you_mean
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 CLASS_WEIGHTS = ("none", "balanced")
 SCORE_DECIMALS = 5
+FOLDER, NAME, AUTO = GROUPS = ("folder", "name", "auto")  # values of --groups that are no expressions
 
 
 def _setting(
@@ -64,10 +65,14 @@ class SplitSettings(Checked):
     test: int = _setting(20, "Percent of the pictures to judge the model by; it never learns from them.", low=1, high=45)
     validation_dir: Path | None = _setting(None, "Folder of class folders to validate on, in place of a percentage.")
     test_dir: Path | None = _setting(None, "Folder of class folders to test on, in place of a percentage.")
+    test_source: str | None = _setting(
+        None, "Source to test on, learning from the others: a folder name that several class folders have below them."
+    )
     groups: str | None = _setting(
         None,
         "Keep pictures that belong together on one side of the split: 'folder' (pictures of one folder below the class"
-        " folder), or a regular expression on the path (pictures with the same match or first group).",
+        " folder), 'name' (pictures of one folder whose names differ only in numbers), or a regular expression on the path"
+        " (pictures with the same match or first group).",
     )
     folds: int = _setting(
         0,
@@ -82,12 +87,16 @@ class SplitSettings(Checked):
             raise UsageError("--folds 1 leaves nothing to learn from; use 0 (off) or at least 2")
         if self.folds and (self.test_dir or self.validation_dir):
             raise UsageError("--folds cannot be combined with --test-dir or --validation-dir; drop one of them")
-        if self.groups and self.groups != "folder":
+        if self.test_source is not None and (self.test_dir or self.folds):
+            raise UsageError("--test-source cannot be combined with --test-dir or --folds; drop one of them")
+        if self.groups and self.groups not in GROUPS:
             try:
                 with warnings.catch_warnings(action="ignore"):  # of what a later Python may understand otherwise
                     re.compile(self.groups)
             except (re.error, OverflowError, RecursionError) as error:
-                raise UsageError(f"--groups '{self.groups}' is no regular expression: {error}; or use 'folder'") from None
+                raise UsageError(
+                    f"--groups '{self.groups}' is no regular expression: {error}; or use 'folder' or 'name'"
+                ) from None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from retrain import borders
 from retrain.errors import BadImage, UsageError, did_you_mean
 from retrain.images import DECODER, OUT_OF_MEMORY, Picture, decode
 
@@ -33,14 +34,21 @@ def _mirror(image: Image.Image, size: int) -> Image.Image:
     return _squash(image, size).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
 
+def _crop_borders(image: Image.Image, size: int) -> Image.Image:
+    box = borders.inside(np.asarray(image))
+    # Cropped, not resampled from within: that would mix the border's pixels into those along the edge.
+    return _squash(image if box == (0, 0, *image.size) else image.crop(box), size)
+
+
+DEFAULT_VIEW, CROP_BORDERS = "squash", "crop-borders"
 VIEWS = {
     view.name: view
     for view in (
-        View("squash", "the whole picture, both sides to the same length, bicubic with antialiasing", _squash),
+        View(DEFAULT_VIEW, "the whole picture, both sides to the same length, bicubic with antialiasing", _squash),
         View("mirror", "squash, then left and right exchanged", _mirror),
+        View(CROP_BORDERS, "borders of one colour cut off, then squash", _crop_borders),
     )
 }
-DEFAULT_VIEW = "squash"
 
 
 def get(name: str) -> View:

@@ -6,16 +6,25 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from retrain import backbones
+from retrain import backbones, cli
 from retrain.backbones import Backbone
 from retrain.runner import Runner
 from tests.drawing import draw_classes
 
 TINY_SIZE, TINY_FEATURES = 32, 24
+
+
+class Ran(NamedTuple):
+    """How a command line ended."""
+
+    code: int
+    out: list[str]
+    err: list[str]
 
 
 def build_tiny(weights: Path, image_size: int = TINY_SIZE) -> "object":
@@ -92,5 +101,22 @@ def command() -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-m", "retrain", *map(str, arguments)]
         return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False, **options)
+
+    return run
+
+
+@pytest.fixture
+def retrain(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Run a command line in this process."""
+
+    def run(*arguments: object) -> Ran:
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            with pytest.raises(SystemExit) as ended:
+                cli.main([str(argument) for argument in arguments])
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        out, err = capfd.readouterr()
+        return Ran(int(ended.value.code or 0), out.splitlines(), err.splitlines())
 
     return run

@@ -10,38 +10,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from retrain import __version__, cli
+from retrain import __version__
+from tests.conftest import Ran
 from tests.drawing import COLOURS, draw
 
 SCORE_LINE = re.compile(r"(blue|green|red) \(score = [01]\.\d{5}\)")
 Command = Callable[..., subprocess.CompletedProcess[str]]
-
-
-class Ran(NamedTuple):
-    code: int
-    out: list[str]
-    err: list[str]
-
-
-@pytest.fixture
-def retrain(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    """Run a command line in this process."""
-
-    def run(*arguments: object) -> Ran:
-        before = signal.getsignal(signal.SIGTERM)
-        try:
-            with pytest.raises(SystemExit) as ended:
-                cli.main([str(argument) for argument in arguments])
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        out, err = capfd.readouterr()
-        return Ran(int(ended.value.code or 0), out.splitlines(), err.splitlines())
-
-    return run
 
 
 @pytest.fixture

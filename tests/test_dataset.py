@@ -1,8 +1,9 @@
-"""From a folder of class folders to examples, from examples to parts, and which pictures are nearly the same."""
+"""From a folder of class folders to examples, and from examples to parts."""
 
 import hashlib
 import os
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrain.dataset import PARTS, Item, SplitError, divide, near_duplicates, read
+from retrain.dataset import PARTS, Example, Item, Listing, SplitError, divide, grouped, read
 from retrain.errors import NothingUsable, UsageError
 from retrain.storage import Layout, own_folder
 from tests.privileges import where_permissions_count
+
+hypothetically = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 
 # --- read: no picture is opened, so empty files will do
 
@@ -80,26 +83,120 @@ def test_a_folder_name_below_several_classes_is_a_source(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("groups", "expected"),
     [
-        (None, ["", "", "", "", ""]),
-        ("folder", ["blue/s1", "", "red/s1", "red/s1", "red/s2"]),
-        (r"s\d/\w", ["s1/a", "", "s1/a", "s1/b", "s2/c"]),
-        (r"/(s\d)/", ["s1", "", "s1", "s1", "s2"]),
-        (r"(b)lue|red", ["b", "b", "", "", ""]),
+        (None, ["", "", "", "", "", ""]),
+        ("folder", ["blue/s1", "", "red/s1", "red/s1", "red/s1", "red/s2"]),
+        (r"s\d/\w", ["s1/a", "", "s1/a", "s1/b", "s1/b", "s2/c"]),
+        (r"/(s\d)/", ["s1", "", "s1", "s1", "s1", "s2"]),
+        (r"(b)lue|red", ["b", "b", "", "", "", ""]),
+        ("name", ["blue/s1/a", "blue/x", "red/s1/a", "red/s1/b", "red/s1/b", "red/s2/c"]),
+        ("auto", ["", "", "", "", "", ""]),
     ],
 )
-def test_groups_are_folders_or_what_an_expression_matches(tmp_path: Path, groups: str | None, expected: list[str]) -> None:
-    names = ("blue/s1/a.png", "blue/x.png", "red/s1/a.png", "red/s1/b.png", "red/s2/c.png")
+def test_groups_are_folders_or_names_or_what_an_expression_matches(
+    tmp_path: Path, groups: str | None, expected: list[str]
+) -> None:
+    names = ("blue/s1/a.png", "blue/x.png", "red/s1/a.png", "red/s1/b-12.png", "red/s1/b.png", "red/s2/c.png")
     listing = read(fill(tmp_path, *(f"data/{name}" for name in names)), groups)
     assert [example.group for example in listing.examples] == expected
+    again = grouped(read(Layout(tmp_path), r"\w+"), groups)
+    assert again == listing
 
 
 @pytest.mark.parametrize(
     ("groups", "words"),
-    [("foldr", "did you mean 'folder'"), (r"take_\d+", "matches no path"), ("folder", "no picture lies")],
+    [
+        ("foldr", "did you mean 'folder'"),
+        ("names", "did you mean 'name'"),
+        (r"take_\d+", "matches no path; check it"),
+        ("folder", "no picture lies in a folder"),
+        ("name", "no two names differ only in numbers"),
+    ],
 )
 def test_groups_that_match_nothing_are_a_mistake(tmp_path: Path, groups: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         read(fill(tmp_path, "data/red/a.png", "data/blue/b.png"), groups)
+
+
+WORDS = st.text("kmnopqrstuvwxyzéß猫", min_size=1, max_size=4)  # no hexadecimal digits: hashes are no names
+SEPARATORS = st.sampled_from(["", "-", "_", " ", ".", " (", "__"])
+
+
+@hypothetically
+@given(
+    st.lists(st.tuples(WORDS, SEPARATORS), min_size=1, max_size=4),
+    st.lists(st.tuples(*[st.integers(0, 10**9)] * 4), min_size=2, max_size=4),
+    st.sampled_from([".png", ".JPG", ".tar.webp", ""]),
+)
+def test_names_that_differ_only_in_numbers_are_one_group(
+    pieces: list[tuple[str, str]], numbers: list[tuple[int, ...]], ending: str
+) -> None:
+    stems = ["".join(f"{word}{gap}{number}" for (word, gap), number in zip(pieces, row, strict=False)) for row in numbers]
+    paths = [f"data/red/s1/{stem}{ending or '.x'}" for stem in stems]
+    listing = Listing(
+        Path("data"), ("red",), (*map(example, paths), example("data/red/s1/ä1.png"), example("data/red/ä2.png")), ()
+    )
+    groups = [row.group for row in grouped(listing, "name").examples] if len(stems) > 1 else []
+    assert len(set(groups[:-2])) == 1 and groups[0].startswith("red/s1/")
+    assert len({*groups}) == 3
+
+
+def example(path: str) -> Example:
+    return Example(path, Path(path).parts[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("scene12_frame034.png", "scene_frame"), ("walk-3.png", "walk"), ("walk.jpeg", "walk"), ("3-walk (2).png", "walk"),
+        ("face0001.png", "face"), ("bed-01-02.png", "bed"), ("a1b2.png", "a_b"), ("fabaceae.png", "fabaceae"),
+        ("0001.png", ""), ("1.5.png", ""), ("2024-05-06 07.08.09.jpg", ""), ("1234567a.png", ""), ("_.png", ""),
+        ("d41d8cd98f00b204e9800998ecf8427e.png", ""), ("123E4567-E89B-12D3-A456-426614174000.jpg", ""),
+    ],
+)  # fmt: skip
+def test_the_group_of_a_name_is_what_is_left_without_numbers(name: str, group: str) -> None:
+    listing = Listing(
+        Path("data"), ("red",), (example(f"data/red/{name}"), *map(example, ["data/red/x1", "data/red/x2"])), ()
+    )
+    assert grouped(listing, "name").examples[0].group == (group and f"red/{group}")
+
+
+def test_groups_named_anew_reach_over_to_the_test_folder_and_back_to_none(tmp_path: Path) -> None:
+    layout = fill(tmp_path, "data/red/a1.png", "data/red/a2.png", "held/red/a3.png", "chosen/red/a4.png")
+    listing = read(layout, test_dir=tmp_path / "held", validation_dir=tmp_path / "chosen")
+    named = grouped(listing, "name")
+    assert {row.group for row in named.examples} == {"red/a"} and grouped(named, None) == listing
+
+
+SOURCES = ("red/frames/a.png", "blue/frames/b.png", "red/fanart/c.png", "blue/fanart/d.png", "red/e.png", "blue/own/f.png")
+
+
+def test_the_pictures_of_a_source_are_tested_on_and_never_validated_on(tmp_path: Path) -> None:
+    layout = fill(tmp_path, *(f"data/{name}" for name in SOURCES), *(f"chosen/{name}" for name in SOURCES))
+    listing = read(layout, test_source="fanart", validation_dir=tmp_path / "chosen")
+    parts = {os.path.relpath(row.path, tmp_path): row.part for row in listing.examples}
+    assert {path for path, part in parts.items() if part == "test"} == {"data/red/fanart/c.png", "data/blue/fanart/d.png"}
+    assert {path for path, part in parts.items() if part == "validation"} == {
+        f"chosen/{name}" for name in SOURCES if "fanart" not in name
+    }
+    assert [(item.reason, item.detail) for item in listing.skipped] == [
+        ("left-out", "source 'fanart' is only tested on")
+    ] * 2
+    assert {row.group for row in grouped(listing, "folder").examples if row.part == "test"} == {"red/fanart", "blue/fanart"}
+
+
+@pytest.mark.parametrize(
+    ("source", "names", "words"),
+    [
+        ("fanrt", SOURCES, r"^--test-source 'fanrt' is none of the sources \(fanart, frames\); did you mean 'fanart'\?$"),
+        ("own", SOURCES, r"^--test-source 'own' is none of the sources \(fanart, frames\)$"),
+        ("", SOURCES, r"^--test-source '' is none of the sources"),
+        ("fanart", ("red/a.png", "blue/b.png"), "^--test-source 'fanart': there are no sources; a source is a folder name"),
+        ("x", [f"{label}/s{n:02}/a.png" for n in range(12) for label in "ab"], r"s00, .*, s09, \.\.\.\)$"),
+    ],
+)
+def test_an_unknown_source_is_a_mistake(tmp_path: Path, source: str, names: Sequence[str], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        read(fill(tmp_path, *(f"data/{name}" for name in names)), test_source=source)
 
 
 def test_folders_of_their_own_set_the_part_and_unknown_classes_in_them_are_left_out(tmp_path: Path) -> None:
@@ -185,9 +282,6 @@ def mixed(draw: st.DrawFn) -> tuple[list[Item], list[tuple[int, int]]]:
     items = draw(st.lists(item, min_size=1, max_size=30)) + singles(draw(st.integers(0, 20)), first=100)
     row = st.integers(0, len(items) - 1)
     return items, draw(st.lists(st.tuples(row, row), max_size=6))
-
-
-hypothetically = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 
 
 def assert_units_are_whole(items: list[Item], pairs: list[tuple[int, int]], parts: tuple[str, ...]) -> None:
@@ -334,49 +428,3 @@ def test_folds_are_of_even_size_and_each_class_is_spread_over_them(labels: list[
         mine = numbers if label is None else numbers[np.array(labels) == label]
         sizes = np.bincount(mine, minlength=folds)
         assert sizes.max() - sizes.min() <= (1 if label is not None else 2)
-
-
-# --- near_duplicates
-
-
-def random_features(count: int, size: int = 256) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((count, size)).astype(np.float32)
-
-
-def by_brute_force(features: np.ndarray, labels: np.ndarray) -> set[tuple[int, int]]:
-    """The rule in its plainest form: cosine at least 0.97, and a third of the usual distance within a class."""
-    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
-    squares = 2 - 2 * unit.astype(np.float64) @ unit.T
-    above = np.triu(np.ones_like(squares, dtype=bool), 1)
-    usual = np.median(squares[above & (labels[:, None] == labels)])
-    return set(zip(*map(np.ndarray.tolist, np.nonzero(above & (squares <= min(0.06, usual / 9)))), strict=True))
-
-
-def found(features: np.ndarray, labels: np.ndarray) -> set[tuple[int, int]]:
-    pairs = near_duplicates(features, labels)
-    assert pairs.dtype == np.int64 and pairs.shape[1:] == (2,) and len(np.unique(pairs, axis=0)) == len(pairs)
-    return set(map(tuple, pairs.tolist()))
-
-
-@pytest.mark.parametrize("size", [40, 256])
-def test_planted_pairs_are_found_among_thousands_and_no_others(size: int) -> None:
-    features, rng = random_features(3000, size), np.random.default_rng(1)
-    rows = rng.permutation(3000)[:200].reshape(100, 2)
-    features[rows[:, 1]] = 5 * features[rows[:, 0]] + rng.uniform(0, 2.5, (100, 1)) * features[rows[:, 1]]
-    labels = rng.integers(0, 5, 3000)
-    pairs = found(features, labels)
-    assert pairs == by_brute_force(features, labels)
-    assert 30 < len(pairs) < 70 and pairs <= {tuple(pair) for pair in np.sort(rows, axis=1).tolist()}
-
-
-def test_where_all_pictures_are_alike_only_the_much_closer_ones_count() -> None:
-    alike = 10 + random_features(500, 64)
-    labels = np.arange(500) % 3
-    assert len(found(alike, labels)) <= 5
-    alike[400] = alike[7] + 0.1 * random_features(1, 64)[0]
-    assert (7, 400) in found(alike, labels) and found(alike, labels) == by_brute_force(alike, labels)
-
-
-@pytest.mark.parametrize("count", [0, 1, 2])
-def test_so_few_pictures_have_no_usual_distance_and_no_pairs(count: int) -> None:
-    assert found(random_features(count), np.arange(count)) == set()

@@ -5,15 +5,20 @@ import json
 import os
 import shutil
 import stat
+import subprocess
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from retrain import HeadSettings, SplitSettings, load
+from retrain import HeadSettings, SplitSettings, artifact, load
 from retrain.backbones import Backbone
+from retrain.cli.train import summary
 from retrain.errors import NothingUsable, UsageError
-from retrain.pipeline import train
+from retrain.evaluate import Accuracy
+from retrain.pipeline import Result, train
 from retrain.progress import Silent
 from tests.drawing import COLOURS, draw, draw_classes
 
@@ -223,3 +228,125 @@ def test_who_may_read_and_write_what_comes_out_is_left_to_the_umask(umask: int, 
     for path in made:
         assert stat.S_IMODE(path.stat().st_mode) == (0o777 if path.is_dir() else 0o666) & ~umask, path
     assert {path: path.stat().st_mode for path in before} == before
+
+
+def with_frame(path: Path, to: Path) -> Path:
+    """Write a picture with a black frame."""
+    image = Image.open(path)
+    page = Image.new("RGB", (image.width + 12, image.height + 12))
+    page.paste(image, (6, 6))
+    to.parent.mkdir(parents=True, exist_ok=True)
+    page.save(to)
+    return to
+
+
+def test_a_model_that_cuts_off_borders_sees_a_picture_the_same_with_a_frame(
+    tf_files: Path, tiny: Backbone, tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    plain = train(tf_files, head=QUICK, backbone=tiny, model=tmp_path / "plain")
+    result = train(tf_files, head=QUICK, backbone=tiny, crop_borders=True)
+    assert (plain.computed, result.computed, result.cached) == (36, 36, 0)  # each has its space in the cache
+    assert train(tf_files, head=QUICK, backbone=tiny, crop_borders=True).computed == 0
+    bare = draw(tmp_path / "images" / "bare.png", COLOURS["red"], 77)
+    framed = with_frame(bare, tmp_path / "images" / "framed.png")
+    model, other = load(tf_files / "model"), load(tmp_path / "plain")
+    assert model.label(framed) == model.label(bare) and other.label(framed) != other.label(bare)
+
+    told = [command("label", path, "--model", tf_files / "model").stdout for path in (bare, framed)]
+    assert told[0] == told[1] != "" and f"{model.label(bare)[0]}\n" in told[0]
+    model.classify(tmp_path / "images", tmp_path / "out")
+    copies = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
+    assert len(copies) == 2 and copies[0] == copies[1].replace(".png", "-2.png")
+
+
+@pytest.mark.parametrize("crop_borders", [False, True])
+def test_whether_borders_were_cut_off_is_in_the_record_and_in_the_model(
+    tf_files: Path, tiny: Backbone, crop_borders: bool
+) -> None:
+    result = train(tf_files, head=QUICK, backbone=tiny, crop_borders=crop_borders)
+    manifest = artifact.load(tf_files / "model").manifest
+    assert result.record["settings"]["crop_borders"] is manifest["settings"]["crop_borders"] is crop_borders
+    assert manifest["members"][0]["view"] == ("crop-borders" if crop_borders else "squash")
+
+
+def draw_sources(data: Path, sources: dict[str, int]) -> None:
+    """Move the classes into folders of their sources, with so many pictures a class each."""
+    for number, (name, colour) in enumerate(COLOURS.items()):
+        for start, (source, count) in enumerate(sources.items()):
+            for index in range(count):
+                seed = 1000 * number + 100 * start + index
+                draw(data / name / source / f"{source}{index}.png", colour, seed)
+
+
+def test_a_source_can_be_tested_on_and_copies_of_it_are_not_learnt(tmp_path: Path, tiny: Backbone) -> None:
+    draw_sources(tmp_path / "data", {"frames": 8, "fanart": 4})
+    shutil.copy(tmp_path / "data" / "red" / "fanart" / "fanart0.png", tmp_path / "data" / "red" / "frames" / "copy.png")
+    draw(tmp_path / "data" / "rare" / "fanart" / "only.png", (200, 200, 30), 900)
+    heard = Heard()
+    split = SplitSettings(test_source="fanart")
+    result = train(tmp_path, split=split, head=QUICK, backbone=tiny, progress=heard)
+    assert result.judged_on == "source 'fanart'" and result.accuracy.count == 12 == result.by_source["fanart"].count
+    placed = load(tmp_path / "model").split()
+    assert {(row.source, row.part) for row in placed} == {("frames", "train"), ("frames", "validation"), ("fanart", "test")}
+    left_out = {Path(item.path).name: item.detail for item in result.skipped if item.reason == "left-out"}
+    assert left_out.pop("only.png") == "class 'rare' has no picture to learn from"
+    # Others may be alike to a network that sees little more than colours.
+    assert "copy.png" in left_out and not any(name.startswith("fanart") for name in left_out)
+    assert set(left_out.values()) == {"same or nearly the same as a picture of source 'fanart'"}
+    assert "class 'rare' is left out: it has no picture to learn from" in heard.notes
+    record = json.loads((tmp_path / "reports" / "train.json").read_text())
+    assert (record["judged_on"], record["settings"]["test_source"]) == ("source 'fanart'", "fanart")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        ("copies", r"nothing to learn from but copies of test pictures: 'blue' .* add pictures or drop --test-source$"),
+        ("unreadable", r"^source 'fanart': no usable picture of these classes; give another or leave out --test-source$"),
+    ],
+)
+def test_a_source_that_cannot_be_tested_on_is_named(tmp_path: Path, tiny: Backbone, spoil: str, words: str) -> None:
+    draw_sources(tmp_path / "data", {"frames": 4, "fanart": 4})
+    for path in (tmp_path / "data").glob("*/fanart/*.png"):
+        if spoil == "unreadable":
+            path.write_bytes(b"")
+        elif "blue" in path.parts:
+            shutil.copy(path, path.parent.parent / "frames" / path.name.replace("fanart", "frames"))
+    with pytest.raises(NothingUsable, match=words):
+        train(tmp_path, split=SplitSettings(test_source="fanart"), head=QUICK, backbone=tiny)
+
+
+def result_with(by_source: dict[str, tuple[int, int]], loose: int = 0) -> Result:
+    figures = {source: Accuracy(right / count, (0.0, 1.0), right, count) for source, (right, count) in by_source.items()}
+    count = loose + sum(figure.count for figure in figures.values())
+    return Result(Path("m"), ("a", "b"), Accuracy(0.5, (0.4, 0.6), count // 2, count), figures, "test part", 9, (), 9, 0, {})
+
+
+@pytest.mark.parametrize(
+    ("by_source", "loose", "lines"),
+    [
+        ({}, 5, []),
+        ({"fanart": (52, 57)}, 0, []),
+        ({"fanart": (52, 57)}, 3, ["  fanart       91.2 % (52 of 57)"]),
+        (
+            {"b": (1, 2), "a": (2, 2), "a_long_name_of_a_source": (3, 4)},
+            0,
+            [
+                "  a_long_name_of_a_source 75.0 % (3 of 4)",
+                "  a            100.0 % (2 of 2)",
+                "  b            50.0 % (1 of 2)",
+            ],
+        ),
+    ],
+)
+def test_the_summary_has_a_line_for_each_source(by_source: dict, loose: int, lines: list[str]) -> None:
+    told = summary(result_with(by_source, loose))
+    after = next(row for row, line in enumerate(told) if line.startswith("test accuracy:"))
+    assert told[after + 1 : after + 1 + len(lines)] == lines and told[after + 1 + len(lines)].startswith("model:")
+
+
+@pytest.mark.parametrize(("count", "shown", "last"), [(10, 10, "  s00"), (11, 9, "  and 2 more, all in reports/train.json")])
+def test_of_many_sources_the_summary_names_those_with_the_most_pictures(count: int, shown: int, last: str) -> None:
+    told = [line for line in summary(result_with({f"s{row:02}": (1, 1 + row) for row in range(count)})) if line[:2] == "  "]
+    told = [line for line in told if "retrain classify" not in line]
+    assert len(told) == 10 and told[-1].startswith(last) and sum(" of " in line for line in told) == shown

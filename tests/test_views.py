@@ -8,7 +8,7 @@ from PIL import Image
 
 from retrain.errors import UsageError
 from retrain.images import DECODER, Picture
-from retrain.views import DEFAULT_VIEW, VIEWS, decode_for, preprocessing_id, render
+from retrain.views import CROP_BORDERS, DEFAULT_VIEW, VIEWS, decode_for, preprocessing_id, render
 
 
 def as_picture(image: Image.Image) -> Picture:
@@ -55,6 +55,46 @@ def test_squash_averages_over_the_pixels_that_it_leaves_out() -> None:
     board = (np.indices((512, 512)).sum(axis=0) % 2 * 255).astype(np.uint8)
     pixels = render(as_picture(Image.fromarray(board).convert("RGB")), "squash", 32)
     assert np.abs(pixels.astype(int) - 127).max() <= 8
+
+
+def with_border(image: Image.Image, colour: str, left: int, top: int) -> Image.Image:
+    page = Image.new("RGB", (image.width + 2 * left, image.height + 2 * top), colour)
+    page.paste(image, (left, top))
+    return page
+
+
+@pytest.mark.parametrize(
+    "borders", [[("black", 6, 6)], [("black", 0, 20)], [("white", 10, 9), ("black", 6, 6), ("red", 3, 0)]]
+)
+def test_with_borders_cut_off_a_picture_is_seen_as_it_is_without_them(borders: list[tuple[str, int, int]]) -> None:
+    image = picture().image
+    for border in borders:
+        image = with_border(image, *border)
+    expected = render(picture(), DEFAULT_VIEW, 32)
+    assert np.array_equal(render(as_picture(image), CROP_BORDERS, 32), expected)
+    assert not np.array_equal(render(as_picture(image), DEFAULT_VIEW, 32), expected)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (50, 2), (90, 60)])
+def test_of_a_blank_picture_and_of_one_without_borders_nothing_is_cut_off(size: tuple[int, int]) -> None:
+    for image in (Image.new("RGB", size, "black"), picture(*size).image):
+        expected = render(as_picture(image), DEFAULT_VIEW, 32)
+        assert np.array_equal(render(as_picture(image), CROP_BORDERS, 32), expected)
+
+
+@pytest.mark.parametrize("width", [90, 1500])  # decoded whole, and at an eighth
+def test_the_frame_of_a_jpeg_hardly_shows_whatever_size_it_is_decoded_at(width: int) -> None:
+    soft = picture(9, 6).image.resize((width, width * 2 // 3), Image.Resampling.BICUBIC)
+    bare, framed = io.BytesIO(), io.BytesIO()
+    soft.save(bare, "JPEG", quality=90)
+    with_border(soft, "black", width // 16, width // 20).save(framed, "JPEG", quality=90)
+    pictures = [decode_for(file.getvalue(), 32) for file in (bare, framed)]
+    assert width < 1000 or all(picture.image.width < width // 4 for picture in pictures)
+    apart = {
+        view: np.abs(np.subtract(*(render(picture, view, 32).astype(float) for picture in pictures))).mean()
+        for view in (CROP_BORDERS, DEFAULT_VIEW)
+    }
+    assert apart[DEFAULT_VIEW] > 20 and apart[CROP_BORDERS] < (4 if width > 1000 else 8)
 
 
 def test_an_unknown_view_is_refused_with_the_nearest_name() -> None:

@@ -23,7 +23,7 @@ KINDS = {
     "too-small": Kind("Very small", "fewer pixels than the network looks at", "find a larger copy"),
     "odd-shape": Kind("Very long or very wide", "squashed to a square, little of it can be seen", "crop it"),
     "dark": Kind("Dark", "nearly all of it is black", "see whether anything can be seen"),
-    "bright": Kind("Bright", "nearly all of it is white", "see whether anything can be seen"),
+    "bright": Kind("Bright", "nearly all of it is white", "cut off what is empty, or train with --crop-borders"),
     "blank": Kind("Blank", "one colour, or nearly", "remove it", MOVE),
     "blurry": Kind("Blurred", "no sharp edge anywhere", "see whether anything can be seen"),
     # about pictures that belong together

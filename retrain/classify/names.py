@@ -29,6 +29,11 @@ def safe_names(labels: Sequence[str]) -> dict[str, str]:
     return names
 
 
+def as_file_name(label: str) -> str:
+    """Return what is left of a label in a file name where case does not count; equal for labels that clash there."""
+    return _folded(_safe(label))
+
+
 def _safe(label: str) -> str:
     text = _FORBIDDEN.sub("_", label).strip(" ").rstrip(". ")
     text = re.sub(r"^[.-]", "_", text)

@@ -12,6 +12,7 @@ import click
 
 from retrain import __version__
 from retrain.cli.backbones import backbones
+from retrain.cli.check import check
 from retrain.cli.classify import classify
 from retrain.cli.completion import completion
 from retrain.cli.console import printable
@@ -58,6 +59,7 @@ def cli(debug: bool) -> None:
 
     \b
       retrain train tf_files/                    learn from tf_files/data/<class>/...
+      retrain check tf_files/                    find pictures that are wrong, double or in the wrong class
       retrain label image.jpg                    say what is on a picture
       retrain classify pictures/ classified/     copy each picture to <label>-<score>.jpg
 
@@ -70,7 +72,7 @@ def cli(debug: bool) -> None:
         os.environ[_DEBUG] = "1"
 
 
-for _command in (train, label, classify, backbones, completion):
+for _command in (train, check, label, classify, backbones, completion):
     cli.add_command(_command)
 
 
@@ -148,7 +150,9 @@ def _run(argv: Sequence[str] | None) -> int:
         if "failed to map segment" in str(error) or "cannot allocate memory" in str(error).lower():
             return _tell(_OUT_OF_MEMORY, Exit.ENVIRONMENT)
         if isinstance(error, ImportError):
-            return _tell(f"a package is damaged or missing: {_one_line(str(error))}; install retrain again", Exit.ENVIRONMENT)
+            return _tell(
+                f"a package is damaged or missing: {_one_line(str(error))}; install retrain again", Exit.ENVIRONMENT
+            )
         return _tell(
             f"{error.strerror or error}: {error.filename or 'standard input or output'}; fix this and run again",
             Exit.ENVIRONMENT,

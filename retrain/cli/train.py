@@ -50,10 +50,21 @@ _SHOWN = 10
     shell_complete=complete_files,
     help="File of weights for a network of keras.applications.",
 )
+@click.option(
+    "--crop-borders",
+    is_flag=True,
+    help="Cut borders of one colour off every picture: bars, frames, margins. The model then does so whatever it labels.",
+)
 @settings_options(SplitSettings)
 @settings_options(HeadSettings)
 def train(
-    tf_files: Path, model: Path | None, backbone: str, image_size: int | None, weights: Path | None, **options: Any
+    tf_files: Path,
+    model: Path | None,
+    backbone: str,
+    image_size: int | None,
+    weights: Path | None,
+    crop_borders: bool,
+    **options: Any,
 ) -> int:
     """Train a classifier on the pictures in TF_FILES/data/<class>/...
 
@@ -76,7 +87,10 @@ def train(
     from retrain.pipeline import train as run
 
     split, head = from_options(SplitSettings, options), from_options(HeadSettings, options)
-    result = run(tf_files, split, head, backbone, image_size=image_size, weights=weights, model=model, progress=Console())
+    result = run(
+        tf_files, split, head, backbone,
+        image_size=image_size, weights=weights, crop_borders=crop_borders, model=model, progress=Console(),
+    )  # fmt: skip
     for line in summary(result):
         click.echo(printable(line))
     return Exit.SKIPPED if result.skipped else Exit.OK
@@ -97,7 +111,20 @@ def summary(result: "Result") -> list[str]:
         f"bottlenecks:   {result.computed} computed, {result.cached} from the cache",
         f"test accuracy: {percent(result.accuracy.value)} (95 % interval {percent(low)} to {percent(high)};"
         f" {result.accuracy.correct} of {result.accuracy.count} pictures, {result.judged_on})",
+        *_by_source(result),
         f"model:         {result.model}",
         f"next:          retrain label IMAGE{where}",
         f"               retrain classify FOLDER OUT{where}",
     ]
+
+
+def _by_source(result: "Result") -> list[str]:
+    """Return a line for each source, most test pictures first; one that has all of them would say nothing new."""
+    figures = {source: figure for source, figure in result.by_source.items() if figure.count < result.accuracy.count}
+    lines = [
+        f"  {source:<12} {percent(figure.value)} ({figure.correct} of {figure.count})"
+        for source, figure in sorted(figures.items(), key=lambda row: (-row[1].count, row[0]))
+    ]
+    if len(lines) <= _SHOWN:
+        return lines
+    return [*lines[: _SHOWN - 1], f"  and {len(lines) - _SHOWN + 1} more, all in reports/train.json"]

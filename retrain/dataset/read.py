@@ -3,14 +3,20 @@
 import os
 import re
 import stat
-from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from retrain.errors import BadImage, NothingUsable, UsageError, did_you_mean
 from retrain.images import find, is_ignored, leads_back
+from retrain.settings import AUTO, FOLDER, GROUPS, NAME
 from retrain.storage import Layout, is_own
+
+_NUMBER = re.compile(r"(?:[\W_]*\d)+[\W_]*")  # and what parts it from the words around it
+_HASH = re.compile(r"(?=.*\d)(?![a-f-]+[\d-]+$)[0-9a-f-]{8,}", re.IGNORECASE)  # a word and a number is none: face0001
+_SHOWN = 10  # sources in an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +25,7 @@ class Example:
 
     `source` is the folder name below the class that recurs below other classes (frames, fanart), else empty; `group`
     names pictures that must stay on one side of the split, empty for a picture on its own; `part` is set for pictures
-    from a validation or test folder of their own.
+    from a validation or test folder of their own, or from the source that is tested on.
     """
 
     path: str
@@ -40,24 +46,34 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies below a data folder: examples sorted by path within their class, and paths that cannot be examples."""
+    """What lies below a data folder: examples sorted by path within their class, and paths that cannot be examples.
+
+    `apart`: for a part that has a folder of its own, that folder; all other examples lie below `root`.
+    """
 
     root: Path
     labels: tuple[str, ...]
     examples: tuple[Example, ...]
     skipped: tuple[Skipped, ...]
+    apart: Mapping[str, Path] = field(default_factory=dict)
 
 
 def read(
-    layout: Layout, groups: str | None = None, validation_dir: Path | None = None, test_dir: Path | None = None
+    layout: Layout,
+    groups: str | None = None,
+    validation_dir: Path | None = None,
+    test_dir: Path | None = None,
+    test_source: str | None = None,
 ) -> Listing:
     """List the examples of a working folder, and of the folders set apart for validation and test.
 
     A label is the exact name of a class folder. Folders that we write, and folders and files that start with a dot,
     are no classes. Links to folders are followed unless they lead back.
 
-    Raises UsageError for a path that is missing or no folder, or groups that match nothing; NothingUsable where there
-    are no class folders.
+    Pictures of `test_source` are to be tested on.
+
+    Raises UsageError for a path that is missing or no folder, groups that match nothing, or an unknown source;
+    NothingUsable where there are no class folders.
     """
     _must_be_folder(layout.root, "the folder to train on")
     _must_be_folder(layout.data, "the folder to train on")
@@ -66,11 +82,12 @@ def read(
         raise NothingUsable(
             f"{layout.data} has no class folders; put pictures into {layout.root / 'data'}/<class>/, one folder a class"
         )
-    examples = _with_groups(_with_sources(list(listing.examples), layout.data), layout.data, groups)
+    examples = _with_sources(list(listing.examples), layout.data)
+    if test_source is not None:
+        examples = _tested_on(examples, test_source)
     skipped = list(listing.skipped)
-    for part, folder in (("validation", validation_dir), ("test", test_dir)):
-        if folder is None:
-            continue
+    apart = {part: folder for part, folder in (("validation", validation_dir), ("test", test_dir)) if folder is not None}
+    for part, folder in apart.items():
         _must_be_folder(folder, f"--{part}-dir")
         other = _read_classes(folder)
         if not set(other.labels) & set(listing.labels):
@@ -78,12 +95,14 @@ def read(
                 f"--{part}-dir {folder} has none of the class folders of {layout.data}; it needs the same names"
             )
         skipped += other.skipped
-        for example in _grouped(_with_sources(list(other.examples), folder), folder, groups):
-            if example.label in listing.labels:
-                examples.append(replace(example, part=part))
-            else:
+        for example in _with_sources(list(other.examples), folder):
+            if example.label not in listing.labels:
                 skipped.append(Skipped(example.path, "left-out", f"class '{example.label}' is not in {layout.data}"))
-    return Listing(layout.data, listing.labels, tuple(examples), tuple(skipped))
+            elif test_source is not None and example.source == test_source:
+                skipped.append(Skipped(example.path, "left-out", f"source '{test_source}' is only tested on"))
+            else:
+                examples.append(replace(example, part=part))
+    return grouped(Listing(layout.data, listing.labels, tuple(examples), tuple(skipped), apart), groups)
 
 
 def _must_be_folder(path: Path, what: str) -> None:
@@ -164,27 +183,73 @@ def _with_sources(examples: list[Example], root: Path) -> list[Example]:
     ]
 
 
-def _with_groups(examples: list[Example], root: Path, groups: str | None) -> list[Example]:
-    named = _grouped(examples, root, groups)
-    if groups is not None and examples and not any(example.group for example in named):
-        folders = groups == "folder"
-        what = "no picture lies in a folder below its class folder" if folders else "the expression matches no path"
-        hint = "" if folders else did_you_mean(groups, ["folder"])
+def _tested_on(examples: list[Example], source: str) -> list[Example]:
+    """Set the part of the pictures that come from a source; raises UsageError where there is none of that name."""
+    known = sorted({example.source for example in examples} - {""})
+    if not known:
+        raise UsageError(
+            f"--test-source '{source}': there are no sources; a source is a folder name that several class folders have"
+            " below them"
+        )
+    if source not in known:
+        names = ", ".join(known[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")
+        raise UsageError(f"--test-source '{source}' is none of the sources ({names}){did_you_mean(source, known)}")
+    return [replace(example, part="test") if example.source == source else example for example in examples]
+
+
+def grouped(listing: Listing, groups: str | None) -> Listing:
+    """Return the listing with other groups, as `read` gives it for the same `groups`; no folder is looked at again.
+
+    Groups are named by the path below the data folder: the same name in a test folder is the same group. 'auto' leaves
+    every picture on its own here: what it stands for, the pictures themselves decide.
+
+    Raises UsageError for groups that tie no pictures together.
+    """
+    name = _namer(groups)
+    examples = tuple(replace(example, group=name(_below(listing, example))) for example in listing.examples)
+    if groups not in (None, AUTO) and examples:
+        _must_match(str(groups), [example.group for example in examples if listing.root == _folder_of(listing, example)])
+    return replace(listing, examples=examples)
+
+
+def _folder_of(listing: Listing, example: Example) -> Path:
+    return listing.apart.get(example.part, listing.root)
+
+
+def _below(listing: Listing, example: Example) -> Path:
+    return Path(example.path).relative_to(_folder_of(listing, example))
+
+
+def _must_match(groups: str, named: list[str]) -> None:
+    hint = ""
+    if groups == FOLDER:
+        found, what = any(named), "no picture lies in a folder below its class folder"
+    elif groups == NAME:
+        found, what = max(Counter(filter(None, named)).values(), default=0) > 1, "no two names differ only in numbers"
+    else:
+        found, what, hint = any(named), "the expression matches no path", did_you_mean(groups, GROUPS)
+    if not found:
         raise UsageError(f"--groups '{groups}' finds no groups: {what}{hint or '; check it against the paths'}")
-    return named
 
 
-def _grouped(examples: list[Example], root: Path, groups: str | None) -> list[Example]:
-    """Name groups by the path below `root`: the same name in a test folder is the same group."""
-    if groups is None:
-        return examples
-    pattern = None if groups == "folder" else re.compile(groups)
-    return [replace(example, group=_group(Path(example.path).relative_to(root), pattern)) for example in examples]
+def _namer(groups: str | None) -> Callable[[Path], str]:
+    """Return what names the group of a path that is relative to the data folder; empty: on its own."""
+    if groups in (None, AUTO):
+        return lambda path: ""
+    if groups == FOLDER:
+        return lambda path: path.parent.as_posix() if len(path.parts) > 2 else ""
+    if groups == NAME:
+        return _by_name
+    return partial(_by_expression, re.compile(str(groups)))
 
 
-def _group(path: Path, pattern: re.Pattern[str] | None) -> str:
-    """Name the group of a path that is relative to the data folder; empty: on its own."""
-    if pattern is None:
-        return path.parent.as_posix() if len(path.parts) > 2 else ""
+def _by_name(path: Path) -> str:
+    if _HASH.fullmatch(path.stem):
+        return ""
+    words = _NUMBER.sub("_", path.stem).strip("_")
+    return (path.parent / words).as_posix() if words else ""
+
+
+def _by_expression(pattern: re.Pattern[str], path: Path) -> str:
     match = pattern.search(path.as_posix())
     return "" if match is None else (match.group(1) if pattern.groups else match.group(0)) or ""

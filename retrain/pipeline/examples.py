@@ -47,7 +47,8 @@ def usable(listing: Listing, found: Bottlenecks, record: Record, progress: Progr
     labels = tuple(label for label in listing.labels if label in learnable)
     for label in listing.labels:
         if label not in learnable:
-            progress.note(f"class '{label}' is left out: it has no usable picture")
+            has = "no picture to learn from" if any(example.label == label for example in kept) else "no usable picture"
+            progress.note(f"class '{label}' is left out: it has {has}")
     if len(labels) < 2:
         have = f"only one class with usable pictures, '{labels[0]}'" if labels else "no class with usable pictures"
         raise NothingUsable(f"{listing.root} has {have}; at least two class folders with pictures are needed")

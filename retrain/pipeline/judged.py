@@ -47,8 +47,18 @@ class Judged:
         }
 
 
+def _set_apart(settings: SplitSettings) -> tuple[str, str] | None:
+    """Return what was given to test on, in words, and the option for it; None: pictures are drawn."""
+    if settings.test_source is not None:
+        return f"source '{settings.test_source}'", "--test-source"
+    return None if settings.test_dir is None else ("test folder", "--test-dir")
+
+
 def divide_examples(examples: Examples, settings: SplitSettings, target: Path, record: Record, progress: Progress) -> Split:
     """Split the examples, keeping what the model in `target` was split into; folds where a class is too small for parts."""
+    apart = _set_apart(settings)
+    if apart and "test" not in examples.fixed_parts:
+        raise NothingUsable(f"{apart[0]}: no usable picture of these classes; give another or leave out {apart[1]}")
     columns = (examples.hashes, examples.classes.tolist(), examples.groups, examples.fixed_parts)
     items = [Item(*row) for row in zip(*columns, strict=True)]
     pairs = near_duplicates(examples.features, examples.classes).tolist()
@@ -57,9 +67,9 @@ def divide_examples(examples: Examples, settings: SplitSettings, target: Path, r
         parts = divide(items, pairs, validation=settings.validation, test=settings.test, folds=settings.folds, kept=kept)
     except SplitError as error:
         small = ", ".join(f"'{examples.labels[label]}' ({count} more)" for label, count in error.missing.items())
-        if "test" in examples.fixed_parts:
+        if apart:
             raise NothingUsable(
-                f"classes with nothing to learn from but copies of test pictures: {small}; add pictures or drop --test-dir"
+                f"classes with nothing to learn from but copies of test pictures: {small}; add pictures or drop {apart[1]}"
             ) from None
         progress.note(
             f"too few {'groups' if settings.groups else 'pictures, or too many alike,'} to keep some aside for a test;"
@@ -73,8 +83,9 @@ def divide_examples(examples: Examples, settings: SplitSettings, target: Path, r
                 f"--groups '{settings.groups}' puts all pictures into one group; use an expression that tells them apart"
             )
         raise NothingUsable("all pictures are copies of one another, or nearly; add pictures that differ")
+    held = "the test or validation folder" if settings.test_source is None else f"source '{settings.test_source}'"
     for row in parts.rows("left-out"):
-        record.skip(examples.paths[row], "left-out", "same or nearly the same as a picture of the test or validation folder")
+        record.skip(examples.paths[row], "left-out", f"same or nearly the same as a picture of {held}")
     record.divided(examples.labels, examples.classes, parts, len(pairs))
     _tell_of_large_units(examples, parts, settings, progress)
     return parts
@@ -116,22 +127,19 @@ def fit_and_judge(examples: Examples, parts: Split, settings: HeadSettings, reco
 
     With parts: chosen on validation, trained on training and validation pictures, judged on test pictures. With folds:
     every choice made anew inside each fold, judged on all pictures, then trained on all.
-
-    Raises NothingUsable where there is no test picture at all.
     """
     precision = devices.precision(settings.precision)
     progress.note(f"training the head ({precision})")
     learn = np.arange(len(parts.parts)) if parts.folds else parts.rows("train", "validation")
     judge = learn if parts.folds else parts.rows("test")
-    if not len(judge):
-        raise NothingUsable("the test folder has no usable picture of these classes; give another or leave out --test-dir")
     if parts.folds:
         predicted = _predict_in_folds(examples, parts, settings, progress)
         judged_on = f"cross-validation, {parts.folds} folds"
     fitted, sweep = _fit(examples, parts, learn, settings)
     if not parts.folds:
         predicted = fitted.logits(examples.features[judge]).argmax(axis=1)
-        judged_on = "test folder" if "test" in examples.fixed_parts else "test part"
+        apart = _set_apart(record.split_settings)
+        judged_on = apart[0] if apart else "test part"
     truth, sources = examples.classes[judge], np.array(examples.sources)[judge]
     by_source = {
         str(source): accuracy(predicted[sources == source], truth[sources == source])

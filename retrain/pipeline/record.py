@@ -8,7 +8,8 @@ import platform
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
@@ -19,6 +20,7 @@ from retrain.backbones import Backbone
 from retrain.bottlenecks import Bottlenecks
 from retrain.dataset import Listing, Skipped, Split
 from retrain.errors import Exit, RetrainError, Terminated
+from retrain.evaluate.splits import Gap
 from retrain.runner import cores
 from retrain.settings import HeadSettings, SplitSettings, as_plain
 from retrain.storage import Layout, is_own, own_folder, write_atomically
@@ -30,7 +32,10 @@ RECORD = "train.json"
 class Record:
     """Gathers facts while a run goes on; as a context manager, writes them at its end, good or bad."""
 
-    def __init__(self, layout: Layout, backbone: str, split: SplitSettings, head: HeadSettings) -> None:
+    def __init__(
+        self, layout: Layout, backbone: str, split: SplitSettings, head: HeadSettings, crop_borders: bool = False
+    ) -> None:
+        self._crop_borders = crop_borders
         self.split_settings, self._head, self._backbone, self._layout = split, head, backbone, layout
         self.skipped: list[Skipped] = []
         self.versions = {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
@@ -80,6 +85,11 @@ class Record:
             "read_as": dict(Counter(note for notes in found.notes.values() for note in notes)),
         }
 
+    def grouped(self, grouping: str | None, found: Sequence[Gap]) -> None:
+        """Note what `--groups auto` stands for, and why."""
+        self.split_settings = replace(self.split_settings, groups=grouping)
+        self._facts["groups_found"] = {"groups": grouping, "gaps": [gap.as_json() for gap in found]}
+
     def divided(self, labels: tuple[str, ...], classes: np.ndarray, parts: Split, pairs: int) -> None:
         """Note the split: pictures of each class in each part."""
         counts: dict[str, Counter[str]] = {label: Counter() for label in labels}
@@ -88,7 +98,7 @@ class Record:
         self._facts["split"] = {
             "kind": f"{parts.folds} folds" if parts.folds else "parts",
             "units": len(set(parts.units)),
-            "near_duplicate_pairs": pairs,
+            "near_duplicate_links": pairs,
             "classes": {label: dict(sorted(count.items())) for label, count in counts.items()},
         }
 
@@ -98,7 +108,11 @@ class Record:
 
     def settings_for_model(self) -> dict[str, Any]:
         """Return the settings without paths: the model must not depend on where things lay."""
-        return {"backbone": self._backbone, **as_plain(self.split_settings, paths=False), **as_plain(self._head)}
+        return self._settings(paths=False)
+
+    def _settings(self, paths: bool) -> dict[str, Any]:
+        of_pictures = {"backbone": self._backbone, "crop_borders": self._crop_borders}
+        return {**of_pictures, **as_plain(self.split_settings, paths), **as_plain(self._head)}
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as JSON values."""
@@ -106,7 +120,7 @@ class Record:
             "format": "retrain-train-record",
             "version": 1,
             **self._facts,
-            "settings": {"backbone": self._backbone, **as_plain(self.split_settings), **as_plain(self._head)},
+            "settings": self._settings(paths=True),
             "versions": self.versions,
             "machine": {"system": platform.platform(), "cores": cores()},
             "started": self._started.isoformat(timespec="seconds"),

@@ -1,22 +1,23 @@
 """`train`, readable as the pipeline that it is."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from retrain import artifact, backbones, bottlenecks, views
+from retrain import artifact, backbones
 from retrain.backbones import Backbone
-from retrain.dataset import PARTS, Listing, Skipped, read
-from retrain.errors import UsageError
+from retrain.dataset import PARTS, Skipped, read
 from retrain.evaluate import Accuracy
 from retrain.pipeline.examples import Examples, usable
+from retrain.pipeline.features import Extractor, look_up, open_extractor
+from retrain.pipeline.groups import choose_groups
 from retrain.pipeline.judged import Judged, divide_examples, fit_and_judge
 from retrain.pipeline.record import Record
 from retrain.progress import SILENT, Progress
-from retrain.runner import Network, Run, open_network, run_locally
+from retrain.runner import Run, run_locally
 from retrain.settings import HeadSettings, SplitSettings, as_plain
 from retrain.storage import Layout, own_folder
 
@@ -25,13 +26,14 @@ from retrain.storage import Layout, own_folder
 class Result:
     """What `train` did.
 
-    `accuracy`: on pictures that the judged heads never saw, `judged_on` says which. `computed`: features computed in
-    this run. `record`: what went into `reports/train.json`.
+    `accuracy`: on pictures that the judged heads never saw, `judged_on` says which; `by_source`: the same for each source
+    among them. `computed`: features computed in this run. `record`: what went into `reports/train.json`.
     """
 
     model: Path
     labels: tuple[str, ...]
     accuracy: Accuracy
+    by_source: dict[str, Accuracy]
     judged_on: str
     used: int
     skipped: tuple[Skipped, ...]
@@ -48,6 +50,7 @@ def train(
     *,
     image_size: int | None = None,
     weights: str | os.PathLike[str] | None = None,
+    crop_borders: bool = False,
     model: str | os.PathLike[str] | None = None,
     run: Run = run_locally,
     progress: Progress = SILENT,
@@ -56,7 +59,8 @@ def train(
 
     `backbone`: the name of a row of `retrain backbones`, the address of a TF Hub module, the path of a SavedModel folder or
     a .tar.gz of one, or a row of your own. `image_size`: in pixels, in place of the usual one. `weights`: the file for a
-    network of keras.applications. `run` spreads the work of computing features; `progress` hears how far it is.
+    network of keras.applications. `crop_borders` cuts borders of one colour off each picture, here and wherever the model
+    labels one. `run` spreads the work of computing features; `progress` hears how far it is.
 
     Pictures that cannot be used are left out and listed in the result. A run record goes to `tf_files/reports/train.json`,
     also when the run fails.
@@ -64,87 +68,38 @@ def train(
     Raises UsageError, NothingUsable and EnvironmentProblem, each with one line that says what to do next.
     """
     layout = Layout(Path(tf_files))
-    backbone = _looked_up(backbone, image_size, weights)
+    backbone = look_up(backbone, image_size, weights)
     named = backbone if isinstance(backbone, str) else backbone.name
     target = layout.model if model is None else Path(model)
-    with Record(layout, named, split, head) as record:
+    with Record(layout, named, split, head, crop_borders) as record:
         with record.stage("listing"):
-            listing = read(layout, split.groups, split.validation_dir, split.test_dir)
+            listing = read(layout, split.groups, split.validation_dir, split.test_dir, split.test_source)
             record.listed = True
             own_folder(layout.reports)
             own_folder(target, "" if model is None else "move it away or choose another --model")
         with record.stage("backbone"):
-            chosen = _fetched(backbone, image_size, weights, progress)
-            network, weights_sha256 = backbones.network(chosen, progress), backbones.weights_hash(chosen)
-            record.chosen(chosen, weights_sha256, network.engine)
+            extractor = open_extractor(backbone, image_size, weights, crop_borders, progress)
+            record.chosen(extractor.backbone, extractor.weights, extractor.network.engine)
         with record.stage("bottlenecks"):
-            space = _space(chosen, weights_sha256, network)
-            found = _extract(listing, layout, space, chosen, network, run, progress)
+            found = extractor.extract([example.path for example in listing.examples], layout, run, progress)
             examples = usable(listing, found, record, progress)
         with record.stage("split"):
+            examples, split = choose_groups(listing, examples, split, head, record, progress)
             parts = divide_examples(examples, split, target, record, progress)
         with record.stage("head"):
             judged = fit_and_judge(examples, parts, head, record, progress)
         with record.stage("save"):
-            member = _member(chosen, weights_sha256, network, judged)
-            _save(target, member, examples, judged, record)
+            _save(target, _member(extractor, judged), examples, judged, record)
     return Result(
-        target, examples.labels, judged.accuracy, judged.judged_on, record.used, tuple(record.skipped), found.computed,
-        record.cached, record.as_json(),
+        target, examples.labels, judged.accuracy, judged.by_source, judged.judged_on, record.used, tuple(record.skipped),
+        found.computed, record.cached, record.as_json(),
     )  # fmt: skip
 
 
-def _looked_up(backbone: str | Backbone, image_size: int | None, weights: str | os.PathLike[str] | None) -> str | Backbone:
-    """Return the row of a name, so that a mistake ends the run before it begins; a handle stays as it is."""
-    if isinstance(backbone, Backbone):
-        if weights is not None:
-            raise UsageError("weights= goes with the name of a network of keras.applications, not with a row of your own")
-        return backbone if image_size is None else replace(backbone, image_size=image_size)
-    if backbones.is_handle(backbone):
-        return backbone
-    return backbones.get(backbone, image_size, None if weights is None else Path(weights))
-
-
-def _fetched(
-    backbone: str | Backbone, image_size: int | None, weights: str | os.PathLike[str] | None, progress: Progress
-) -> Backbone:
-    """Return the backbone with its weights on this machine, downloaded if need be."""
-    if isinstance(backbone, str):
-        backbone = backbones.get(backbone, image_size, None if weights is None else Path(weights), progress)
-    backbone.fetch(progress)
-    return backbone
-
-
-def _extract(
-    listing: Listing,
-    layout: Layout,
-    space: bottlenecks.Space,
-    backbone: Backbone,
-    network: Network,
-    run: Run,
-    progress: Progress,
-) -> bottlenecks.Bottlenecks:
-    paths = [example.path for example in listing.examples]
-    size, features = backbone.image_size, _feature_size(backbone, network)
-    with bottlenecks.Store(layout.bottlenecks, space, progress) as store:
-        return bottlenecks.extract(paths, store, network, views.DEFAULT_VIEW, size, features, run=run, progress=progress)
-
-
-def _feature_size(backbone: Backbone, network: Network) -> int:
-    """Return the number of features; of what comes from elsewhere, the network itself knows best."""
-    return backbone.feature_size if backbone.name in backbones.EMBEDDED else open_network(network).feature_size
-
-
-def _space(backbone: Backbone, weights: str, network: Network) -> bottlenecks.Space:
-    preprocessing = views.preprocessing_id(views.DEFAULT_VIEW, backbone.image_size)
-    return bottlenecks.Space(backbone.name, weights, preprocessing, network.engine)
-
-
-def _member(backbone: Backbone, weights: str, network: Network, judged: Judged) -> artifact.Member:
-    preprocessing = views.preprocessing_id(views.DEFAULT_VIEW, backbone.image_size)
+def _member(extractor: Extractor, judged: Judged) -> artifact.Member:
     return artifact.Member(
-        backbone.name, weights, views.DEFAULT_VIEW, preprocessing, backbone.image_size, network,
-        judged.head.kernel, judged.head.bias,
+        extractor.backbone.name, extractor.weights, extractor.view, extractor.preprocessing, extractor.backbone.image_size,
+        extractor.network, judged.head.kernel, judged.head.bias,
     )  # fmt: skip
 
 

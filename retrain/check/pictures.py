@@ -1,0 +1,67 @@
+"""Findings about single pictures: files that cannot be used, and what little can be seen on."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from retrain.check.findings import Finding
+from retrain.dataset import Skipped
+from retrain.facts import Facts
+from retrain.images import FORMATS
+
+_LEAST_SIDE = 64  # pixels
+_LONGEST = 4  # times as long as wide: squashed, a quarter of the width is left
+_DARK, _BRIGHT = 0.12, 0.93
+_BLANK = 0.012  # contrast
+_BLURRED = 0.06
+# The last extension in use for each format, and others that name the same.
+_OTHER_EXTENSIONS = {
+    "JPEG": ("jpeg", "jpe", "jfif", "mpo"),
+    "TIFF": ("tiff",),
+    "PNG": ("apng",),
+    "BMP": ("dib",),
+    "AVIF": ("avifs",),
+}
+
+
+def unreadable(skipped: Iterable[Skipped], label_of: Callable[[str], str]) -> list[Finding]:
+    """Return a finding for each path that cannot be used as a picture."""
+    return [
+        Finding(
+            "unreadable", f"{item.reason}{f': {item.detail}' if item.detail else ''}", (item.path,), (label_of(item.path),)
+        )
+        for item in skipped
+    ]
+
+
+def strange(paths: Sequence[str], labels: Sequence[str], facts: Sequence[Facts]) -> list[Finding]:
+    """Return what is to be said of each picture by itself, from its facts. A blank picture is not called dark as well."""
+    found = []
+    for path, label, of_picture in zip(paths, labels, facts, strict=True):
+        for kind, detail, score in _about(path, of_picture):
+            # Neither changes what the network sees.
+            found.append(Finding(kind, detail, (path,), (label,), score, matters=kind not in ("turned", "wrong-extension")))
+    return found
+
+
+def _about(path: str, facts: Facts) -> Iterable[tuple[str, str, float]]:
+    name, size = Path(path).name, f"{facts.width:.0f}x{facts.height:.0f} pixels"
+    extension = Path(path).suffix[1:].lower()
+    usual = FORMATS[facts.kind][0]
+    if extension != usual and extension not in _OTHER_EXTENSIONS.get(facts.kind, ()):
+        yield "wrong-extension", f"{facts.kind}, though it is called {name}", 1.0
+    if facts.turned:
+        yield "turned", f"{size} when upright", 1.0
+    short, long = sorted((facts.width, facts.height))
+    if short < _LEAST_SIDE:
+        yield "too-small", size, 1 - short / _LEAST_SIDE
+    if long > _LONGEST * short:
+        yield "odd-shape", size, 1 - _LONGEST * short / long
+    if facts.contrast < _BLANK:
+        yield "blank", f"contrast {facts.contrast:.3f}", 1.0
+        return
+    if facts.brightest < _DARK:
+        yield "dark", f"95 % of its pixels are at {facts.brightest:.0%} of white or below", 1 - facts.brightest
+    if facts.darkest > _BRIGHT:
+        yield "bright", f"95 % of its pixels are at {facts.darkest:.0%} of white or above", facts.darkest
+    if facts.sharpness < _BLURRED:
+        yield "blurry", f"sharpness {facts.sharpness:.3f}, usual are 0.1 and more", 1 - facts.sharpness / _BLURRED

@@ -1,0 +1,194 @@
+"""`check`: one pass over a folder of pictures that finds what may be wrong with it. Nothing is changed."""
+
+import json
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from retrain import backbones, facts, head
+from retrain.backbones import Backbone
+from retrain.check import classes, labels, pictures, summary
+from retrain.check.alike import find_alike
+from retrain.check.curve import Curve, TooFewPictures, learning_curve
+from retrain.check.findings import Finding
+from retrain.check.gathered import Pictures, gather, parts_of_model
+from retrain.check.nearness import Alike
+from retrain.check.outliers import outliers
+from retrain.check.sheet import render
+from retrain.check.shortcuts import ShortcutRow, shortcuts
+from retrain.dataset import near_duplicates, read
+from retrain.errors import Exit
+from retrain.evaluate.splits import Gap, divided, gaps, recommended
+from retrain.pipeline.features import look_up, open_extractor
+from retrain.progress import SILENT, Progress
+from retrain.runner import Run, run_locally
+from retrain.settings import HeadSettings
+from retrain.storage import Layout, own_folder, write_atomically
+
+SHEET, RECORD = "check.html", "check.json"
+_LEAST = 10  # pictures, for predictions of the others to mean anything
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What models say that never saw the picture in question.
+
+    `probabilities`: float64 (n, classes), of near-duplicates kept together; `honest`: the predicted classes, int64 (n,),
+    when the grouping that is recommended is kept together as well. `units`: int64 (n,), the latter's.
+    """
+
+    probabilities: np.ndarray
+    honest: np.ndarray
+    units: np.ndarray
+    gaps: tuple[Gap, ...]
+    grouping: str | None
+    curve: Curve | None
+    no_curve: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check` found. `hashes`: sha256 in hex of the pictures, by path; `computed`: features computed in this run."""
+
+    findings: tuple[Finding, ...]
+    pictures: Pictures
+    judged: Judged | None
+    shortcuts: tuple[ShortcutRow, ...]
+    sources: dict[str, dict[str, int]]
+    sheet: Path
+    seconds: dict[str, float]
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """The sha256 of each picture in hex, by its path."""
+        return dict(zip(self.pictures.paths, self.pictures.hashes, strict=True))
+
+    @property
+    def exit_code(self) -> Exit:
+        """SKIPPED (3) where something was found that matters."""
+        return Exit.SKIPPED if any(finding.matters for finding in self.findings) else Exit.OK
+
+
+def check(
+    tf_files: str | os.PathLike[str],
+    backbone: str | Backbone = backbones.DEFAULT,
+    *,
+    image_size: int | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    run: Run = run_locally,
+    progress: Progress = SILENT,
+) -> Report:
+    """Find what may be wrong with the pictures in `tf_files/data/<class>/...`, without changing any.
+
+    Everything is judged by the features that `train` uses, from the same cache, and by a few facts of each picture.
+    Writes `tf_files/reports/check.html`, a page that shows the pictures, and `check.json` with all findings.
+    The other arguments are those of `train`; `seed` decides which pictures go into which fold.
+
+    Raises UsageError, NothingUsable and EnvironmentProblem as `train` does.
+    """
+    layout, clock = Layout(Path(tf_files)), _Clock()
+    backbone = look_up(backbone, image_size, weights)
+    listing = read(layout)
+    own_folder(layout.reports)
+    extractor = open_extractor(backbone, image_size, weights, False, progress)
+    clock.lap("listing")
+    seen = gather(listing, layout, extractor, run, progress)
+    clock.lap("features and facts")
+    settings = HeadSettings(seed=seed)
+    judged = _judge(seen, settings, progress)
+    clock.lap("predictions")
+    found, table, short = _findings(listing.labels, layout, seen, judged, settings)
+    clock.lap("findings")
+    report = Report(tuple(found), seen, judged, tuple(short), table, layout.reports / SHEET, clock.seconds)
+    when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    page = render(summary.of(report, layout, when), report.findings, progress)
+    write_atomically(report.sheet, page.encode())
+    clock.lap("contact sheet")
+    record = json.dumps(summary.as_json(report, layout), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
+    write_atomically(layout.reports / RECORD, record.encode())
+    return report
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name] = round(now - self._last, 3)
+        self._last = now
+
+
+def _judge(seen: Pictures, settings: HeadSettings, progress: Progress) -> Judged | None:
+    """Predict every picture by models that did not learn from it; None where there is too little to learn from."""
+    if len(seen.names) < 2 or len(seen.paths) < _LEAST:
+        return None
+    progress.note("predicting each picture by models that have not seen it")
+    count = len(seen.names)
+    pairs = near_duplicates(seen.features, seen.classes).tolist()
+    units, folds = divided(seen.hashes, seen.classes, pairs, [""] * len(seen.paths))
+    if len(set(folds.tolist())) < 2:
+        return None
+    logits, l2 = head.out_of_fold(seen.features, seen.classes, count, folds, settings)
+    found = gaps(seen.features, seen.classes, seen.hashes, pairs, seen.groupings, l2, settings)
+    grouping, honest = recommended(found), logits
+    if grouping is not None:
+        units, folds = divided(seen.hashes, seen.classes, pairs, seen.groupings[grouping])
+        honest, l2 = head.out_of_fold(seen.features, seen.classes, count, folds, settings)
+    curve, why = None, ""
+    try:
+        curve = learning_curve(seen.features, seen.classes, count, folds, l2, settings, None if grouping is None else units)
+    except TooFewPictures as error:
+        why = str(error)
+    return Judged(labels.softmax(logits), honest.argmax(axis=1), units, tuple(found), grouping, curve, why)
+
+
+def _findings(
+    all_labels: tuple[str, ...], layout: Layout, seen: Pictures, judged: Judged | None, settings: HeadSettings
+) -> tuple[list[Finding], dict[str, dict[str, int]], list[ShortcutRow]]:
+    of_picture = facts.of_rows(seen.vectors)
+    given = seen.labels()
+    counts = Counter(given)
+    table, found = classes.sources(given, seen.sources)
+    found += pictures.unreadable(seen.skipped, lambda path: _label_of(path, layout))
+    found += pictures.strange(seen.paths, given, of_picture)
+    found += classes.sizes({label: counts[label] for label in all_labels}) + classes.names(all_labels)
+    found += find_alike(
+        Alike(
+            seen.paths, given, seen.hashes, seen.features, facts.hashes_of_rows(seen.vectors),
+            parts_of_model(layout.model, seen.hashes), of_picture,
+        )
+    )  # fmt: skip
+    if judged is None:
+        return found, table, []
+    found += labels.mislabelled(judged.probabilities, seen.classes, seen.names, seen.paths)
+    found += outliers(seen.features, seen.classes, seen.names, seen.paths)
+    rows, more = shortcuts(of_picture, seen.classes, seen.names, judged.units, settings.seed)
+    return [*found, *more, *_leaks(judged)], table, rows
+
+
+def _leaks(judged: Judged) -> list[Finding]:
+    return [
+        Finding(
+            "leak",
+            f"by a random split {gap.by_random.value:.1%} are right, with each {gap.grouping} kept together"
+            f" {gap.by_groups.value:.1%}:"
+            f" a random split flatters by {100 * gap.gap:.1f} points ({100 * gap.low:.1f} to {100 * gap.high:.1f});"
+            f" train with --groups {gap.grouping}, or auto",
+            score=min(1.0, gap.gap),
+        )
+        for gap in judged.gaps
+        if gap.grouping == judged.grouping
+    ]
+
+
+def _label_of(path: str, layout: Layout) -> str:
+    parts = Path(os.path.relpath(path, layout.data)).parts
+    return parts[0] if len(parts) > 1 else ""

@@ -1,0 +1,144 @@
+"""`retrain check`."""
+
+import gc
+import shlex
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from retrain.cli.console import Console, percent, printable
+from retrain.cli.options import Folder, complete_backbones, complete_files, image_size_option
+from retrain.errors import Exit, UsageError
+from retrain.storage import Layout
+
+if TYPE_CHECKING:
+    from retrain.check.run import Report
+
+_SHOWN = 3
+
+
+@click.command(short_help="Find what is wrong with the pictures: duplicates, wrong labels, leaks, shortcuts.")
+@click.argument("tf_files", type=Folder())
+@click.option(
+    "--plan",
+    type=click.Path(path_type=Path, readable=False),
+    shell_complete=complete_files,
+    help="File to write a plan to: a row of CSV for each picture that something was found about, to be edited.",
+)
+@click.option(
+    "--apply",
+    "applied",
+    type=click.Path(path_type=Path, readable=False),
+    shell_complete=complete_files,
+    help="Do what a plan says: relabel moves a picture to another class folder, move sets it aside in TF_FILES/set_aside/.",
+)
+@click.option("--undo", is_flag=True, help="Take back the plan that was applied last.")
+@click.option(
+    "--backbone",
+    metavar="NAME|HANDLE",
+    default="efficientnet-lite0",
+    show_default=True,
+    shell_complete=complete_backbones,
+    help="Network that gives the features, as for retrain train.",
+)
+@image_size_option
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path, readable=False),
+    shell_complete=complete_files,
+    help="File of weights for a network of keras.applications.",
+)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of the folds.")
+def check(tf_files: Path, plan: Path | None, applied: Path | None, undo: bool, **options: Any) -> int:
+    """Look for what may be wrong with the pictures in TF_FILES/data/<class>/... and change nothing.
+
+    Named are files that cannot be used, duplicates, pictures that are probably in the wrong class, pictures that stand
+    out, classes that are too small, what would leak from training to test, and what tells a class without looking at what
+    is shown. TF_FILES/reports/check.html shows the pictures, check.json has everything. Ends with 3 where something was
+    found.
+
+    \b
+      retrain check tf_files/
+      retrain check tf_files/ --plan plan.csv       then edit plan.csv
+      retrain check tf_files/ --apply plan.csv
+      retrain check tf_files/ --undo
+    """
+    if sum((plan is not None, applied is not None, undo)) > 1:
+        raise UsageError("--plan, --apply and --undo are three steps; give one of them")
+    if undo:
+        return _undo(tf_files)
+    if applied is not None:
+        return _apply(tf_files, applied)
+    from retrain.devices import check_installed
+
+    check_installed()
+    gc.set_threshold(100_000)  # as in train
+    sys.modules.setdefault("sklearn", None)  # type: ignore[arg-type]
+    from retrain.check.plan import refuse_foreign, write
+    from retrain.check.run import check as run
+
+    if plan is not None:
+        refuse_foreign(plan)
+    report = run(tf_files, progress=Console(), **options)
+    lines = summary(report)
+    if plan is not None:
+        rows = write(plan, Layout(tf_files), report.findings, report.hashes)
+        then = f"retrain check {shlex.quote(str(tf_files))} --apply {shlex.quote(str(plan))}"
+        lines += [f"plan:          {plan} ({rows} pictures; edit it)", f"next:          {then}"]
+    elif report.findings:
+        lines.append(f"next:          retrain check {shlex.quote(str(tf_files))} --plan plan.csv")
+    for line in lines:
+        click.echo(printable(line))
+    return report.exit_code
+
+
+def summary(report: "Report") -> list[str]:
+    """Return the lines that end a check."""
+    from retrain.check.curve import in_words
+    from retrain.check.findings import KINDS
+
+    seen, judged = report.pictures, report.judged
+    counts = Counter(finding.kind for finding in report.findings)
+    lines = [f"pictures:      {len(seen.paths)} in {len(seen.names)} classes, {len(seen.skipped)} cannot be used"]
+    for kind, row in KINDS.items():
+        if counts[kind]:
+            lines.append(f"  {counts[kind]:>6}  {row.title.lower()} ({kind}): {row.advice}")
+    if not counts:
+        lines.append("               nothing was found")
+    shown = [finding for finding in report.findings if finding.kind in ("shortcut", "border", "leak", "colliding-names")]
+    lines += [f"{finding.kind + ':':<15}{finding.detail}" for finding in shown]
+    if judged:
+        right = float((judged.honest == seen.classes).mean())
+        how = f"with {judged.grouping} kept together" if judged.grouping else "with near-duplicates kept together"
+        lines.append(f"accuracy:      {percent(right)} of pictures that were not learnt from, {how}")
+        if judged.curve:
+            lines += [f"more:          {text}" for text in in_words(judged.curve, seen.names, _SHOWN)]
+    return [*lines, f"report:        {report.sheet}"]
+
+
+def _apply(tf_files: Path, plan: Path) -> int:
+    from retrain.check.apply import REASONS, apply
+    from retrain.check.plan import read
+
+    done = apply(Layout(tf_files), read(plan), Console())
+    for path, reason in done.skipped:
+        click.echo(printable(f"left {path}: {reason} ({REASONS[reason]})"))
+    click.echo(printable(f"applied:       {done.relabelled} relabelled, {done.moved} set aside, {done.kept} kept,"
+                         f" {len(done.skipped)} left"))  # fmt: skip
+    if done.journal is not None:
+        click.echo(printable(f"next:          retrain train {shlex.quote(str(tf_files))}"))
+        click.echo(printable(f"               retrain check {shlex.quote(str(tf_files))} --undo"))
+    return Exit.SKIPPED if done.skipped else Exit.OK
+
+
+def _undo(tf_files: Path) -> int:
+    from retrain.check.apply import REASONS, undo
+
+    done = undo(Layout(tf_files), Console())
+    for path, reason in done.skipped:
+        click.echo(printable(f"left {path}: {reason} ({REASONS[reason]})"))
+    click.echo(printable(f"undone:        {done.restored} pictures are back, {len(done.skipped)} left"))
+    return Exit.SKIPPED if done.skipped or not done.complete else Exit.OK

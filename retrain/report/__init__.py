@@ -1,0 +1,1 @@
+"""What reports share: HTML that nothing can be smuggled into, its looks, thumbnails and charts."""
