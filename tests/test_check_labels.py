@@ -3,57 +3,71 @@
 import numpy as np
 import pytest
 
-from retrain.check.labels import mislabelled, softmax, suggestions
+from retrain.check.labels import estimate_noise, mislabelled, suggestions
 
-SURE, UNSURE = (0.9, 0.05, 0.05), (0.5, 0.3, 0.2)
-
-
-def of(*rows: tuple[float, ...]) -> np.ndarray:
-    return np.array(rows)
+COUNT, CLASSES = 2000, 4
 
 
-def test_a_picture_that_models_are_sure_is_of_another_class_is_suggested_with_that_class() -> None:
-    probabilities = of(SURE, SURE, (0.05, 0.9, 0.05), SURE)
-    (found,) = suggestions(probabilities, np.array([0, 0, 1, 1]))
-    assert (found.row, found.label) == (3, 0) and found.margin == pytest.approx(0.85)
-
-
-def test_the_surest_comes_first() -> None:
-    probabilities = of(SURE, (0.75, 0.2, 0.05), (0.99, 0.0, 0.01), (0.0, 1.0, 0.0), SURE)
-    assert [found.row for found in suggestions(probabilities, np.array([0, 1, 1, 1, 0]))] == [2, 1]
-
-
-@pytest.mark.parametrize("labels", [[0, 0, 1], [0, 0, 0], [2, 2, 2]])
-def test_models_that_are_unsure_suggest_nothing(labels: list[int]) -> None:
-    assert suggestions(of(UNSURE, UNSURE, UNSURE), np.array(labels)) == []
-
-
-def test_in_a_class_that_models_are_seldom_sure_of_less_is_enough() -> None:
-    """The margin is the same; the mean of the other class's own pictures makes the difference."""
-    wrong = (0.65, 0.22, 0.13)
-    seldom, usually = [(0.6, 0.2, 0.2)] * 9, [(0.99, 0.005, 0.005)] * 9
-    labels = np.array([0] * 9 + [1])
-    assert [found.row for found in suggestions(of(*seldom, wrong), labels)] == [9]
-    assert suggestions(of(*usually, wrong), labels) == []
-
-
-def test_most_labels_that_were_swapped_are_found_and_few_others() -> None:
+def predicted(apart: float) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of models for classes that lie so far apart, and the labels as they should be."""
     rng = np.random.default_rng(0)
-    truth = rng.integers(0, 4, 1000)
-    logits = rng.normal(0, 1, (1000, 4)) + 5 * np.eye(4)[truth]
+    truth = rng.integers(0, CLASSES, COUNT)
+    return rng.normal(0, 1, (COUNT, CLASSES)) + apart * np.eye(CLASSES)[truth], truth
+
+
+def swapped(truth: np.ndarray, count: int) -> np.ndarray:
     given = truth.copy()
-    given[:50] = (truth[:50] + 1) % 4
-    found = suggestions(softmax(logits), given)
-    hits = [suggestion for suggestion in found if suggestion.row < 50]
-    assert len(hits) >= 45 and len(found) - len(hits) <= 20
+    given[:count] = (truth[:count] + 1) % CLASSES
+    return given
+
+
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.2])
+def test_most_labels_that_were_swapped_are_found_and_few_others(share: float) -> None:
+    logits, truth = predicted(6)
+    count = int(share * COUNT)
+    found = suggestions(logits, swapped(truth, count))
+    hits = [suggestion for suggestion in found if suggestion.row < count]
+    assert len(hits) >= 0.9 * count and len(found) - len(hits) <= 0.1 * count
     assert all(suggestion.label == truth[suggestion.row] for suggestion in hits)
 
 
-def test_a_class_without_pictures_is_never_what_confidence_rests_on() -> None:
-    assert suggestions(of((0.5, 0.0, 0.5), (0.5, 0.0, 0.5)), np.array([0, 0])) == []
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.05, 0.2])
+def test_the_share_of_wrong_labels_is_estimated(share: float) -> None:
+    logits, truth = predicted(6)
+    noise = estimate_noise(logits, swapped(truth, int(share * COUNT)))
+    assert noise.rate == pytest.approx(share, rel=0.25, abs=0.003)
+
+
+@pytest.mark.parametrize("times", [0.5, 1, 4])
+def test_of_labels_that_are_right_hardly_any_is_suggested_however_sure_models_are(times: float) -> None:
+    """They are wrong about a third of the pictures, and much surer than they may be, or less."""
+    logits, truth = predicted(1.2)
+    assert 0.3 < (logits.argmax(axis=1) != truth).mean() < 0.4
+    assert len(suggestions(times * logits, truth)) <= COUNT // 200
+
+
+def test_chances_mean_what_they_say() -> None:
+    logits, truth = predicted(3.5)
+    found = suggestions(logits, swapped(truth, 200))
+    wrong = np.array([suggestion.row < 200 for suggestion in found])
+    assert len(found) > 50 and wrong.mean() == pytest.approx(np.mean([one.chance for one in found]), abs=0.1)
+
+
+def test_the_surest_comes_first_and_every_chance_is_above_one_half() -> None:
+    logits, truth = predicted(4)
+    chances = [suggestion.chance for suggestion in suggestions(logits, swapped(truth, 100))]
+    assert chances == sorted(chances, reverse=True) and min(chances) > 0.5 and max(chances) <= 1
+
+
+@pytest.mark.parametrize("logits", [np.zeros((0, 3)), np.zeros((5, 3)), np.zeros((5, 1))])
+def test_where_nothing_can_be_said_nothing_is(logits: np.ndarray) -> None:
+    assert suggestions(logits, np.zeros(len(logits), np.int64)) == []
 
 
 def test_the_finding_names_both_classes_and_suggests_the_move() -> None:
-    (found,) = mislabelled(of(SURE, (0.05, 0.9, 0.05), SURE), np.array([0, 1, 1]), ("cat", "dog", "cow"), ("a", "b", "c"))
-    assert (found.paths, found.labels, found.to, found.kind) == (("c",), ("dog",), "cat", "mislabelled")
-    assert found.detail == "'cat' 0.90, 'dog' 0.05"
+    logits, truth = predicted(6)
+    names, paths = ("cat", "dog", "cow", "ant"), tuple(f"{row}.png" for row in range(COUNT))
+    found = mislabelled(logits, swapped(truth, 100), names, paths)[0]
+    row = int(found.paths[0].removesuffix(".png"))
+    assert (found.kind, found.to) == ("mislabelled", names[truth[row]])
+    assert found.labels == (names[(truth[row] + 1) % CLASSES],) and f"say '{found.to}'" in found.detail

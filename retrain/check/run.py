@@ -38,11 +38,11 @@ _LEAST = 10  # pictures, for predictions of the others to mean anything
 class Judged:
     """What models say that never saw the picture in question.
 
-    `probabilities`: float64 (n, classes), of near-duplicates kept together; `honest`: the predicted classes, int64 (n,),
+    `logits`: float32 (n, classes), of near-duplicates kept together; `honest`: the predicted classes, int64 (n,),
     when the grouping that is recommended is kept together as well. `units`: int64 (n,), the latter's.
     """
 
-    probabilities: np.ndarray
+    logits: np.ndarray
     honest: np.ndarray
     units: np.ndarray
     gaps: tuple[Gap, ...]
@@ -147,7 +147,7 @@ def _judge(seen: Pictures, settings: HeadSettings, progress: Progress) -> Judged
         curve = learning_curve(seen.features, seen.classes, count, folds, l2, settings, None if grouping is None else units)
     except TooFewPictures as error:
         why = str(error)
-    return Judged(labels.softmax(logits), honest.argmax(axis=1), units, tuple(found), grouping, curve, why)
+    return Judged(logits, honest.argmax(axis=1), units, tuple(found), grouping, curve, why)
 
 
 def _findings(
@@ -168,7 +168,7 @@ def _findings(
     )  # fmt: skip
     if judged is None:
         return found, table, []
-    found += labels.mislabelled(judged.probabilities, seen.classes, seen.names, seen.paths)
+    found += labels.mislabelled(judged.logits, seen.classes, seen.names, seen.paths)
     found += outliers(seen.features, seen.classes, seen.names, seen.paths)
     rows, more = shortcuts(of_picture, seen.classes, seen.names, judged.units, settings.seed)
     return [*found, *more, *_leaks(judged)], table, rows

@@ -112,7 +112,7 @@ def summary(report: "Report") -> list[str]:
     lines += [f"{finding.kind + ':':<15}{finding.detail}" for finding in shown]
     if judged:
         right = float((judged.honest == seen.classes).mean())
-        how = f"with {judged.grouping} kept together" if judged.grouping else "with near-duplicates kept together"
+        how = f"with each {judged.grouping} kept together" if judged.grouping else "with near-duplicates kept together"
         lines.append(f"accuracy:      {percent(right)} of pictures that were not learnt from, {how}")
         if judged.curve:
             lines += [f"more:          {text}" for text in in_words(judged.curve, seen.names, _SHOWN)]
@@ -141,4 +141,7 @@ def _undo(tf_files: Path) -> int:
     for path, reason in done.skipped:
         click.echo(printable(f"left {path}: {reason} ({REASONS[reason]})"))
     click.echo(printable(f"undone:        {done.restored} pictures are back, {len(done.skipped)} left"))
+    if not done.complete:
+        click.echo("next:          free the names that are taken, then run")
+        click.echo(printable(f"               retrain check {shlex.quote(str(tf_files))} --undo"))
     return Exit.SKIPPED if done.skipped or not done.complete else Exit.OK

@@ -23,7 +23,7 @@ _SHOWN = 10  # sources in an error
 class Example:
     """One picture file that has a label.
 
-    `source` is the folder name below the class that recurs below other classes (frames, fanart), else empty; `group`
+    `source` is the folder name below the class that half of the classes have (frames, fanart), else empty; `group`
     names pictures that must stay on one side of the split, empty for a picture on its own; `part` is set for pictures
     from a validation or test folder of their own, or from the source that is tested on.
     """
@@ -170,15 +170,19 @@ def _skip(path: Path, problem: BadImage) -> Skipped:
 
 
 def _with_sources(examples: list[Example], root: Path) -> list[Example]:
-    """Set `source` where the first folder below the class goes by a name that other classes have too."""
+    """Set `source` where the first folder below the class goes by a name that at least half of the classes have.
+
+    A name in two of twelve classes is a coincidence: two kinds of warrior, say.
+    """
     classes_with: dict[str, set[str]] = defaultdict(set)
+    least = max(2, len({example.label for example in examples}) / 2)
     below = []
     for example in examples:
         parts = Path(example.path).relative_to(root).parts
         below.append(parts[1] if len(parts) > 2 else "")
         classes_with[below[-1]].add(example.label)
     return [
-        replace(example, source=name) if name and len(classes_with[name]) > 1 else example
+        replace(example, source=name) if name and len(classes_with[name]) >= least else example
         for example, name in zip(examples, below, strict=True)
     ]
 
@@ -188,7 +192,7 @@ def _tested_on(examples: list[Example], source: str) -> list[Example]:
     known = sorted({example.source for example in examples} - {""})
     if not known:
         raise UsageError(
-            f"--test-source '{source}': there are no sources; a source is a folder name that several class folders have"
+            f"--test-source '{source}': there are no sources; a source is a folder name that half of the class folders have"
             " below them"
         )
     if source not in known:
