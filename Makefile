@@ -98,6 +98,9 @@ bench: $(VENV)/.installed-tests
 	$(BIN)/python benchmarks/whole_train.py "$(CORPORA)"
 	$(BIN)/python benchmarks/accuracy.py "$(CORPORA)" "$(FOLDS)"
 	$(BIN)/python benchmarks/backbones.py "$(CORPORA)" "$(FOLDS)"
+	$(BIN)/python benchmarks/wrong_labels.py "$(CORPORA)" "$(FOLDS)"
+	$(BIN)/python benchmarks/shortcuts.py "$(CORPORA)"
+	$(BIN)/python benchmarks/check_scale.py
 
 # BASE: another base image, with Python 3.11 or newer. RETRAIN_IMAGE: another name.
 CONTAINER_ENGINE ?= $(firstword $(shell command -v docker; command -v podman) docker)

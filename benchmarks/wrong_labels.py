@@ -71,7 +71,7 @@ def on_fold(rows: accuracy.Rows, fold: int, seed: int) -> dict[str, Any]:
     joint = confident_joint(labels.softmax(logits), given)
     hits = [suggestion for suggestion in found if wrong[suggestion.row]]
     facts: dict[str, Any] = {
-        "changed": int(wrong.sum()), "suggested": len(found), "found": len(hits),
+        "changed_labels": int(wrong.sum()), "suggested": len(found), "found": len(hits),
         "label_right": sum(int(truth[hit.row] == hit.label) for hit in hits),
         "joint_suggested": len(joint), "joint_found": int(wrong[joint].sum()),
     }  # fmt: skip
@@ -83,7 +83,7 @@ def on_fold(rows: accuracy.Rows, fold: int, seed: int) -> dict[str, Any]:
 
 def summarised(folds: list[dict[str, Any]]) -> dict[str, Any]:
     """Return precision, recall and accuracies over all folds and seeds, and the paired differences."""
-    names = ("changed", "suggested", "found", "label_right", "joint_suggested", "joint_found")
+    names = ("changed_labels", "suggested", "found", "label_right", "joint_suggested", "joint_found")
     total = {name: sum(fold[name] for fold in folds) for name in names}
     gained = accuracy.difference([fold["followed"] - fold["changed"] for fold in folds])
     lost = accuracy.difference([fold["untouched"] - fold["changed"] for fold in folds])
@@ -92,9 +92,9 @@ def summarised(folds: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         **total,
         "precision": total["found"] / max(1, total["suggested"]),
-        "recall": total["found"] / total["changed"],
+        "recall": total["found"] / total["changed_labels"],
         "joint_precision": total["joint_found"] / max(1, total["joint_suggested"]),
-        "joint_recall": total["joint_found"] / total["changed"],
+        "joint_recall": total["joint_found"] / total["changed_labels"],
         "label_right_of_found": total["label_right"] / max(1, total["found"]),
         "mean_accuracy": {way: float(np.mean([fold[way] for fold in folds])) for way in WAYS},
         "followed_minus_changed": gained,

@@ -66,13 +66,13 @@ class SplitSettings(Checked):
     validation_dir: Path | None = _setting(None, "Folder of class folders to validate on, in place of a percentage.")
     test_dir: Path | None = _setting(None, "Folder of class folders to test on, in place of a percentage.")
     test_source: str | None = _setting(
-        None, "Source to test on, learning from the others: a folder name that several class folders have below them."
+        None, "Source to test on, learning from the others: a folder name that half of the class folders have below them."
     )
     groups: str | None = _setting(
         None,
         "Keep pictures that belong together on one side of the split: 'folder' (pictures of one folder below the class"
-        " folder), 'name' (pictures of one folder whose names differ only in numbers), or a regular expression on the path"
-        " (pictures with the same match or first group).",
+        " folder), 'name' (pictures of one folder whose names differ only in numbers), 'auto' (whichever of these a random"
+        " split would flatter by), or a regular expression on the path (pictures with the same match or first group).",
     )
     folds: int = _setting(
         0,
@@ -95,7 +95,7 @@ class SplitSettings(Checked):
                     re.compile(self.groups)
             except (re.error, OverflowError, RecursionError) as error:
                 raise UsageError(
-                    f"--groups '{self.groups}' is no regular expression: {error}; or use 'folder' or 'name'"
+                    f"--groups '{self.groups}' is no regular expression: {error}; or use 'folder', 'name' or 'auto'"
                 ) from None
 
 

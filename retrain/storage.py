@@ -4,7 +4,8 @@ tf_files/
   data/<class>/...        the pictures: only read
   bottlenecks.sqlite      features, computed once a picture
   model/                  the model folder
-  reports/                run records and reports
+  reports/                run records, reports, plans that were applied
+  set_aside/              pictures that a plan moved out of the way
 """
 
 import contextlib

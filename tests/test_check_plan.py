@@ -101,6 +101,15 @@ def test_each_picture_has_one_row_with_its_strongest_action_and_rows_are_in_orde
     assert rows[3].sha256 == "0" * 64 and rows[0].sha256 == hashlib.sha256(b"five").hexdigest()
 
 
+def test_a_copy_of_what_the_suggested_class_has_is_set_aside(layout: Layout, tmp_path: Path) -> None:
+    one, other = layout.data / "red" / "1.png", layout.data / "blue" / "1.png"
+    twice = Finding("same-file-two-classes", "", (str(one), str(other)), ("blue", "red"))
+    for to, action in (("blue", "move"), ("green", "relabel")):
+        plan.write(tmp_path / "plan.csv", layout, [twice, finding("mislabelled", one, 0.9, to=to)], {})
+        (row,) = plan.read(tmp_path / "plan.csv")
+        assert (row.action, row.path) == (action, "red/1.png")
+
+
 def test_a_plan_replaces_a_plan_and_nothing_else(layout: Layout, tmp_path: Path) -> None:
     path = tmp_path / "plan.csv"
     plan.write(path, layout, [finding("dark", layout.data / "red/1.png", 1)], {})

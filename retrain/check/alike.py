@@ -34,7 +34,7 @@ def find_alike(rows: Alike) -> list[Finding]:
 
 
 def _same_files(rows: Alike) -> list[Finding]:
-    """One finding for each copy beyond the one with the first path."""
+    """One finding for each copy beyond the one with the shortest path."""
     groups = _grouped(zip(rows.hashes, rows.labels, strict=True), rows.paths)
     return [
         Finding("same-file", _size(rows, first), (rows.paths[copy], rows.paths[first]), (rows.labels[first],))
@@ -66,11 +66,11 @@ def _same_files_across(rows: Alike, near: Near) -> list[Finding]:
 
 
 def _grouped(keys: Iterable, paths: Sequence[str]) -> list[list[int]]:
-    """Groups of at least two rows with one key, by path."""
+    """Groups of at least two rows with one key, by path, shorter ones first: `a (copy).jpg` comes after `a.jpg`."""
     groups = defaultdict(list)
     for row, key in enumerate(keys):
         groups[key].append(row)
-    by_path = (sorted(group, key=lambda row: paths[row]) for group in groups.values() if len(group) > 1)
+    by_path = (sorted(group, key=lambda row: (len(paths[row]), paths[row])) for group in groups.values() if len(group) > 1)
     return sorted(by_path, key=lambda group: paths[group[0]])
 
 

@@ -83,7 +83,7 @@ def sources(labels: Sequence[str], sources_of: Sequence[str]) -> tuple[dict[str,
             if expected >= _LEAST_OF_A_SOURCE and n < _THIN * expected:
                 found.append(
                     Finding(
-                        "thin-source", f"'{label}' has {n} of '{source}', of all pictures {share:.0%} are of it",
+                        "thin-source", f"'{label}' has {n} of '{source}', of all pictures {100 * share:.0f} % are of it",
                         labels=(label,), score=1 - n / expected,
                     )
                 )  # fmt: skip

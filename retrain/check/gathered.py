@@ -63,7 +63,7 @@ def gather(listing: Listing, layout: Layout, extractor: Extractor, run: Run, pro
         paths=tuple(example.path for example in kept),
         hashes=tuple(found.hashes[at] for at in both),
         sources=tuple(example.source for example in kept),
-        features=found.features[both],
+        features=found.features if len(both) == len(found.rows) else found.features[both],  # the first without a copy
         vectors=seen.features[[place[row] for row in rows]],
         groupings=groupings(listing, [example.path for example in kept]),
         skipped=(*listing.skipped, *skipped),

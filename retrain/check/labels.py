@@ -78,7 +78,7 @@ def mislabelled(logits: np.ndarray, labels: np.ndarray, names: tuple[str, ...], 
     return [
         Finding(
             "mislabelled",
-            f"wrong with a chance of {chance:.0%}; models that never saw it say '{names[label]}'",
+            f"wrong with a chance of {chance:.2f}; models that never saw it say '{names[label]}'",
             (paths[row],), (names[labels[row]],), chance, names[label],
         )
         for row, label, chance in suggestions(logits, labels)

@@ -60,8 +60,8 @@ def _about(path: str, facts: Facts) -> Iterable[tuple[str, str, float]]:
         yield "blank", f"contrast {facts.contrast:.3f}", 1.0
         return
     if facts.brightest < _DARK:
-        yield "dark", f"95 % of its pixels are at {facts.brightest:.0%} of white or below", 1 - facts.brightest
+        yield "dark", f"95 % of its pixels are at {facts.brightest:.2f} of white or below", 1 - facts.brightest
     if facts.darkest > _BRIGHT:
-        yield "bright", f"95 % of its pixels are at {facts.darkest:.0%} of white or above", facts.darkest
+        yield "bright", f"95 % of its pixels are at {facts.darkest:.2f} of white or above", facts.darkest
     if facts.sharpness < _BLURRED:
         yield "blurry", f"sharpness {facts.sharpness:.3f}, usual are 0.1 and more", 1 - facts.sharpness / _BLURRED

@@ -110,6 +110,9 @@ def _below(picture: str, layout: Layout) -> bool:
 def _row(picture: str, layout: Layout, findings: Sequence[Finding], hashes: Mapping[str, str]) -> Row:
     ordered = sorted(findings, key=lambda finding: (_STRENGTH.index(_action(finding)), -finding.score))
     action, path = _action(ordered[0]), Path(picture).relative_to(layout.data)
+    # A copy of what the suggested class has already is of no use there.
+    if action == RELABEL and any(_is_copy_in(ordered[0].to, finding) for finding in findings):
+        action = MOVE
     return Row(
         action=action,
         path=path.as_posix(),
@@ -120,6 +123,10 @@ def _row(picture: str, layout: Layout, findings: Sequence[Finding], hashes: Mapp
         score=ordered[0].score,
         sha256=hashes.get(picture) or content_hash(Path(picture)),
     )
+
+
+def _is_copy_in(label: str, finding: Finding) -> bool:
+    return finding.kind == "same-file-two-classes" and label in finding.labels
 
 
 def _action(finding: Finding) -> str:

@@ -178,8 +178,8 @@ def _leaks(judged: Judged) -> list[Finding]:
     return [
         Finding(
             "leak",
-            f"by a random split {gap.by_random.value:.1%} are right, with each {gap.grouping} kept together"
-            f" {gap.by_groups.value:.1%}:"
+            f"by a random split {100 * gap.by_random.value:.1f} % are right, with each {gap.grouping} kept together"
+            f" {100 * gap.by_groups.value:.1f} %:"
             f" a random split flatters by {100 * gap.gap:.1f} points ({100 * gap.low:.1f} to {100 * gap.high:.1f});"
             f" train with --groups {gap.grouping}, or auto",
             score=min(1.0, gap.gap),

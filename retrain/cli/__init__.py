@@ -65,8 +65,8 @@ def cli(debug: bool) -> None:
 
     \b
     Exit codes: 0 all inputs used; 1 a check that was asked for failed, or an internal error; 2 usage;
-    3 finished, some inputs skipped; 4 nothing usable; 5 model refused; 6 environment (disk, permissions, locks);
-    130 interrupted; 143 terminated.
+    3 finished, some inputs skipped, or check found something; 4 nothing usable; 5 model refused;
+    6 environment (disk, permissions, locks); 130 interrupted; 143 terminated.
     """
     if debug:
         os.environ[_DEBUG] = "1"
