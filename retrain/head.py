@@ -83,21 +83,20 @@ def out_of_fold(
 ) -> tuple[np.ndarray, float]:
     """Predict each row by a head that has not learnt from the row's fold.
 
-    `folds`: int64 (n,), otherwise as `fit`. Returns logits, float32 (n, classes), and the strength of the L2 penalty, of
-    those that the sweep tries, whose predictions have the least log loss.
+    `folds`: int64 (n,), otherwise as `fit`. Returns logits, float32 (n, classes), and the strength of the L2 penalty: that
+    of `settings`, else the one of the sweep with the least log loss in the same folds, with a third of the steps.
     """
     held_out = np.stack([folds == fold for fold in np.unique(folds)])
-    strengths = STRENGTHS if settings.l2 is None else (settings.l2,)
-    heads = _train_many(features, labels, classes, ~held_out, strengths, settings)
-    best, least, l2 = np.empty((0, classes), np.float32), math.inf, strengths[0]
-    for number in range(len(strengths)):
-        logits = np.empty((len(labels), classes), np.float32)
-        for rows, of_fold in zip(held_out, heads, strict=True):
-            logits[rows] = of_fold[number].logits(features[rows])
-        loss = float(_log_losses(logits, labels).mean())
-        if loss < least:
-            best, least, l2 = logits, loss, strengths[number]
-    return best, l2
+    l2 = settings.l2
+    if l2 is None:
+        steps = math.ceil(step_count(len(labels), settings) / _INNER_FOLDS)
+        judged = _train_many(features, labels, classes, ~held_out, STRENGTHS, replace(settings, steps=steps))
+        losses, _ = _judge(judged, features, labels, held_out)
+        l2 = STRENGTHS[int(losses.argmin())]
+    logits = np.empty((len(labels), classes), np.float32)
+    for rows, head in zip(held_out, fit_each(features, labels, classes, ~held_out, l2, settings), strict=True):
+        logits[rows] = head.logits(features[rows])
+    return logits, l2
 
 
 def fit_best(
@@ -128,15 +127,23 @@ def fit_best(
         steps = math.ceil(steps / _INNER_FOLDS)
         how = f"{len(held_out)} folds of training and validation part"
     judged = _train_many(features, labels, classes, ~held_out, STRENGTHS, replace(settings, steps=steps))
+    losses, hits = _judge(judged, features, labels, held_out)
+    l2, total = STRENGTHS[int(losses.argmin())], int(held_out.sum())
+    sweep = Sweep(l2, STRENGTHS, tuple(losses / total), tuple(hits / total), total, how)
+    return fit(features, labels, classes, l2, settings), sweep
+
+
+def _judge(
+    heads: list[list[Head]], features: np.ndarray, labels: np.ndarray, held_out: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sum up the log losses and the hits of each strength over the rows that were held out: float64 (strengths,)."""
     losses, hits = np.zeros(len(STRENGTHS)), np.zeros(len(STRENGTHS))
-    for rows, of_fold in zip(held_out, judged, strict=True):
+    for rows, of_fold in zip(held_out, heads, strict=True):
         for number, head in enumerate(of_fold):
             logits = head.logits(features[rows])
             losses[number] += _log_losses(logits, labels[rows]).sum()
             hits[number] += (logits.argmax(axis=1) == labels[rows]).sum()
-    l2, total = STRENGTHS[int(losses.argmin())], int(held_out.sum())
-    sweep = Sweep(l2, STRENGTHS, tuple(losses / total), tuple(hits / total), total, how)
-    return fit(features, labels, classes, l2, settings), sweep
+    return losses, hits
 
 
 def _folds(labels: np.ndarray, units: np.ndarray) -> np.ndarray:

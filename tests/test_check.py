@@ -18,7 +18,7 @@ from retrain.check.run import Report, check
 from retrain.errors import NothingUsable, UsageError
 from retrain.pipeline import train
 from tests.conftest import Ran
-from tests.drawing import COLOURS, draw, draw_classes
+from tests.drawing import COLOURS, draw
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -29,9 +29,9 @@ def counts(report: Report) -> Counter[str]:
     return Counter(finding.kind for finding in report.findings)
 
 
-def patch(path: Path, scene: int, frame: int = 0, spread: float = 0.0) -> None:
+def patch(path: Path, scene: int, frame: int = 0, spread: float = 0.0, tint: tuple[int, ...] = (0, 0, 0)) -> None:
     """Write a picture of nine squares of colour: by the scene, and a little by the frame."""
-    squares = np.random.default_rng(scene).integers(30, 226, (3, 3, 3))
+    squares = np.random.default_rng(scene).integers(30, 226, (3, 3, 3)) + np.array(tint)
     change = np.random.default_rng([scene, frame]).normal(0, spread, (3, 3, 3))
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.clip(squares + change, 0, 255).astype(np.uint8).repeat(32, axis=0).repeat(32, axis=1)
@@ -41,14 +41,16 @@ def patch(path: Path, scene: int, frame: int = 0, spread: float = 0.0) -> None:
 @pytest.fixture
 def spoilt(tmp_path: Path) -> Path:
     """A working folder with about one mistake of each kind."""
-    data = draw_classes(tmp_path / "tf_files" / "data", count=30)
-    for folder in data.iterdir():  # large enough to be ordinary
-        for path in folder.iterdir():
-            Image.open(path).resize((96, 80)).save(path)
+    data = tmp_path / "tf_files" / "data"
+    for number in range(150):
+        name = ("blue", "green", "red")[number % 3]
+        tint = [60 if colour == name else -40 for colour in ("red", "green", "blue")]
+        patch(data / name / f"{name}{number // 3:03}.png", number, tint=tuple(tint))
     shutil.copy(data / "red" / "red000.png", data / "red" / "again.png")
     shutil.copy(data / "red" / "red001.png", data / "blue" / "stray.png")
     Image.open(data / "green" / "green002.png").resize((144, 120)).save(data / "green" / "larger.png")
-    shutil.move(data / "green" / "green003.png", data / "red" / "is-green.png")
+    for number in range(3, 7):
+        shutil.move(data / "green" / f"green{number:03}.png", data / "red" / f"is-green-{number}.png")
     (data / "blue" / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
     Image.new("RGB", (80, 80), "white").save(data / "blue" / "blank.png")
     draw(data / "green" / "small.png", COLOURS["green"], 500, (40, 30))
@@ -163,12 +165,14 @@ def test_the_whole_way_from_a_plan_to_its_undoing(spoilt: Path, tiny_by_name: st
     assert ran.code == 3 and any(line.startswith("plan: ") for line in ran.out), ran
     with plan.open(newline="") as file:
         rows = {row["path"]: row for row in csv.DictReader(file)}
-    assert rows["red/is-green.png"]["action"] == "relabel" and rows["red/is-green.png"]["to"] == "green"
+    moves = {path: (row["action"], row["label"], row["to"]) for path, row in rows.items()}
+    wrong = [Path(path).name for path, move in moves.items() if move == ("relabel", "red", "green")]
+    assert wrong and all(name.startswith("is-green") for name in wrong)
     assert rows["blue/broken.jpg"]["action"] == "move"
     ran = retrain("check", spoilt, "--apply", plan)
     assert ran.code == 0 and ran.out[0].startswith("applied: "), ran
     data = spoilt / "data"
-    assert (data / "green" / "is-green.png").exists() and not (data / "blue" / "broken.jpg").exists()
+    assert all((data / "green" / name).exists() for name in wrong) and not (data / "blue" / "broken.jpg").exists()
     assert (spoilt / "set_aside" / "blue" / "broken.jpg").exists()
     again = retrain("check", spoilt, "--backbone", tiny_by_name)
     assert not any("unreadable" in line for line in again.out)

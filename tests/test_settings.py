@@ -23,7 +23,11 @@ REFUSED: list[tuple[type, dict[str, Any], str]] = [
         "--folds cannot be combined with --test-dir or --validation-dir",
     ),
     (SplitSettings, {"folds": 5, "validation_dir": Path("held")}, "--folds cannot be combined with"),
-    (SplitSettings, {"groups": "scene("}, r"--groups 'scene\(' is no regular expression: .*; or use 'folder', 'name' or 'auto'$"),
+    (
+        SplitSettings,
+        {"groups": "scene("},
+        r"--groups 'scene\(' is no regular expression: .*; or use 'folder', 'name' or 'auto'$",
+    ),
     (
         SplitSettings,
         {"test_source": "fanart", "folds": 5},

@@ -74,6 +74,6 @@ def _told(grouping: str | None, found: Sequence[Gap]) -> str:
     if gap is None:
         return "groups: none that a random split would flatter by"
     return (
-        f"groups: {gap.grouping}; a random split would say {100 * gap.by_random.value:.1f} %, with each {gap.grouping} kept together"
-        f" {100 * gap.by_groups.value:.1f} % are right"
+        f"groups: {gap.grouping}; a random split would say {100 * gap.by_random.value:.1f} %, with each {gap.grouping} kept"
+        f" together {100 * gap.by_groups.value:.1f} % are right"
     )
