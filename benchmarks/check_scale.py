@@ -25,10 +25,10 @@ from typing import Any
 import measure
 import numpy as np
 
-from retrain.check.alike import find_alike
-from retrain.check.gathered import Pictures
-from retrain.check.nearness import Alike
-from retrain.check.run import _findings, _judge
+from retrain.checks.alike import find_alike
+from retrain.checks.gathered import Pictures
+from retrain.checks.nearness import Alike
+from retrain.checks.run import _findings, _judge
 from retrain.dataset import near_duplicates, neighbours
 from retrain.facts import Facts
 from retrain.progress import SILENT

@@ -3,8 +3,9 @@
     python benchmarks/shortcuts.py CORPORA
 
 The game sprites of factions/data/<class>/<unit>/: as they are, with a black frame of 6 pixels put around them, and with
-all levels shifted, the white background too, and cut off at 0 and 255. Units are those that `check` goes by: folders, and
-what nearly identical pictures (as they are) join.
+all levels shifted and cut off at 0 and 255. White is behind the sprites: it stays white in lighter pictures and turns grey
+in darker ones, which are the easier to tell. Units are those that `check` goes by: folders, and what nearly identical
+pictures (as they are) join.
 
 Found: each class in turn is framed and the next one shifted, both at once, for each shift; all others stay as they are.
 `check.shortcuts` gets the facts of all pictures. A frame is named by a finding of kind "border" that says "black border"
@@ -16,7 +17,7 @@ limits were set by them, among others. With fewer than 6 units even a fact that 
 Cured: one class is framed where it is learnt from, in each view: the whole picture, and --crop-borders. Heads predict the
 units that they have not seen, in 5 folds, once bare and once all of them framed; the strength of the L2 penalty is the one
 that predicts best by those folds. Judged are classes of 6 units or more. Reference: nothing is framed where it is learnt
-from.
+from. All changed pictures are PNGs, so the frame is of one exact black: nothing is said here of frames that JPEG blurred.
 
 Met: of all classes of 6 units or more, the frame and shifts by 40 of 255 are named, and with --crop-borders at most 3 % of
 the others, framed, are called the class whose pictures had the frame. Shifts by 20 and false alarms are only counted.
@@ -35,8 +36,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from retrain import backbones, bottlenecks, facts, head, images, views
-from retrain.check.findings import Finding
-from retrain.check.shortcuts import ShortcutRow, shortcuts
+from retrain.checks.findings import Finding
+from retrain.checks.shortcuts import ShortcutRow, shortcuts
 from retrain.dataset import near_duplicates, read
 from retrain.evaluate.splits import divided
 from retrain.pipeline.groups import groupings

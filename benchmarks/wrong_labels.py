@@ -21,7 +21,7 @@ import measure
 import numpy as np
 
 from retrain import head
-from retrain.check import labels
+from retrain.checks import labels
 from retrain.dataset import near_duplicates
 from retrain.evaluate.splits import divided
 from retrain.settings import HeadSettings

@@ -7,6 +7,7 @@ without TensorFlow. In the order in which data flows:
     images -> views -> runner -> (backbones) -> bottlenecks -> head -> artifact -> label -> classify
 
     import retrain
+    report = retrain.check("tf_files")
     result = retrain.train("tf_files")
     model = retrain.load("tf_files/model")
     model.label("image.jpg")[0]     # Score(label='elsa', score=0.99621)
@@ -18,6 +19,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from retrain.checks.run import check as check
     from retrain.errors import BadImage as BadImage
     from retrain.errors import RetrainError as RetrainError
     from retrain.model import Model as Model
@@ -31,6 +33,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "BadImage": "retrain.errors",
+    "check": "retrain.checks.run",
     "HeadSettings": "retrain.settings",
     "Model": "retrain.model",
     "Result": "retrain.pipeline",

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from retrain.backbones import Backbone
-from retrain.check.findings import KINDS
-from retrain.check.run import Report, check
+from retrain.checks.findings import KINDS
+from retrain.checks.run import Report, check
 from retrain.errors import NothingUsable, UsageError
 from retrain.pipeline import train
 from tests.conftest import Ran

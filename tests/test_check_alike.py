@@ -5,9 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from retrain.check.alike import find_alike
-from retrain.check.findings import KINDS, Finding
-from retrain.check.nearness import Alike, _similar_hashes, bits_set
+from retrain.checks.alike import find_alike
+from retrain.checks.findings import KINDS, Finding
+from retrain.checks.nearness import Alike, _similar_hashes, bits_set
 from retrain.facts import Facts
 
 ORDINARY = Facts(*[0.5] * len(Facts._fields))._replace(format=0, width=100, height=80, bytes=12345)

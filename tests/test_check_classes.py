@@ -2,7 +2,7 @@
 
 import pytest
 
-from retrain.check.classes import names, sizes, sources
+from retrain.checks.classes import names, sizes, sources
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from retrain import head
-from retrain.check import curve as module
-from retrain.check.curve import Curve, TooFewPictures, in_words, learning_curve
+from retrain.checks import curve as module
+from retrain.checks.curve import Curve, TooFewPictures, in_words, learning_curve
 from retrain.settings import HeadSettings
 
 QUICK = HeadSettings(steps=60, precision="float32")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from retrain.check.labels import estimate_noise, mislabelled, suggestions
+from retrain.checks.labels import estimate_noise, mislabelled, suggestions
 
 COUNT, CLASSES = 2000, 4
 

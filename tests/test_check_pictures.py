@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from retrain import facts
-from retrain.check.pictures import strange, unreadable
+from retrain.checks.pictures import strange, unreadable
 from retrain.dataset import Skipped
 from tests.test_images import encoded, flat, noisy
 

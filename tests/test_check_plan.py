@@ -15,11 +15,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from retrain import dataset
-from retrain.check import apply as applying
-from retrain.check import plan
-from retrain.check.apply import Applied, apply, undo
-from retrain.check.findings import Finding
-from retrain.check.plan import COLUMNS, Row, content_hash
+from retrain.checks import apply as applying
+from retrain.checks import plan
+from retrain.checks.apply import Applied, apply, undo
+from retrain.checks.findings import Finding
+from retrain.checks.plan import COLUMNS, Row, content_hash
 from retrain.errors import EnvironmentProblem, UsageError
 from retrain.storage import SENTINEL, Layout
 from tests.privileges import where_permissions_count

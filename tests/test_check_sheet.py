@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrain.check.findings import KINDS, Finding
-from retrain.check.sheet import (
+from retrain.checks.findings import KINDS, Finding
+from retrain.checks.sheet import (
     MAX_CARDS,
     MAX_THUMBNAILS,
     ClassCurve,

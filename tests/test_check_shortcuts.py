@@ -6,9 +6,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from retrain.check import shortcuts as module
-from retrain.check.findings import KINDS
-from retrain.check.shortcuts import GROUPS, shortcuts
+from retrain.checks import shortcuts as module
+from retrain.checks.findings import KINDS
+from retrain.checks.shortcuts import GROUPS, shortcuts
 from retrain.facts import SIZE, Facts
 from retrain.images import FORMATS
 

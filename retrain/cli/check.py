@@ -15,7 +15,7 @@ from retrain.errors import Exit, UsageError
 from retrain.storage import Layout
 
 if TYPE_CHECKING:
-    from retrain.check.run import Report
+    from retrain.checks.run import Report
 
 _SHOWN = 3
 
@@ -77,8 +77,8 @@ def check(tf_files: Path, plan: Path | None, applied: Path | None, undo: bool, *
     check_installed()
     gc.set_threshold(100_000)  # as in train
     sys.modules.setdefault("sklearn", None)  # type: ignore[arg-type]
-    from retrain.check.plan import refuse_foreign, write
-    from retrain.check.run import check as run
+    from retrain.checks.plan import refuse_foreign, write
+    from retrain.checks.run import check as run
 
     if plan is not None:
         refuse_foreign(plan)
@@ -97,8 +97,8 @@ def check(tf_files: Path, plan: Path | None, applied: Path | None, undo: bool, *
 
 def summary(report: "Report") -> list[str]:
     """Return the lines that end a check."""
-    from retrain.check.curve import in_words
-    from retrain.check.findings import KINDS
+    from retrain.checks.curve import in_words
+    from retrain.checks.findings import KINDS
 
     seen, judged = report.pictures, report.judged
     counts = Counter(finding.kind for finding in report.findings)
@@ -120,8 +120,8 @@ def summary(report: "Report") -> list[str]:
 
 
 def _apply(tf_files: Path, plan: Path) -> int:
-    from retrain.check.apply import REASONS, apply
-    from retrain.check.plan import read
+    from retrain.checks.apply import REASONS, apply
+    from retrain.checks.plan import read
 
     done = apply(Layout(tf_files), read(plan), Console())
     for path, reason in done.skipped:
@@ -135,7 +135,7 @@ def _apply(tf_files: Path, plan: Path) -> int:
 
 
 def _undo(tf_files: Path) -> int:
-    from retrain.check.apply import REASONS, undo
+    from retrain.checks.apply import REASONS, undo
 
     done = undo(Layout(tf_files), Console())
     for path, reason in done.skipped:

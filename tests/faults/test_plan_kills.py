@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from retrain.check import plan
-from retrain.check.apply import APPLIED, Applied, apply, undo
-from retrain.check.plan import Row
+from retrain.checks import plan
+from retrain.checks.apply import APPLIED, Applied, apply, undo
+from retrain.checks.plan import Row
 from retrain.errors import RetrainError, UsageError
 from retrain.storage import SENTINEL, Layout
 from tests.faults.disturbed import Lines, can_trace

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-from retrain.check.findings import KEEP, MOVE, RELABEL
-from retrain.check.journal import APPLIED, BEGUN, DONE, UNDONE, Journal, Move, find_last, journals, save, sync
-from retrain.check.moves import check_disk, free_path, put_there, take_back
-from retrain.check.plan import Row, content_hash, mistake_in
+from retrain.checks.findings import KEEP, MOVE, RELABEL
+from retrain.checks.journal import APPLIED, BEGUN, DONE, UNDONE, Journal, Move, find_last, journals, save, sync
+from retrain.checks.moves import check_disk, free_path, put_there, take_back
+from retrain.checks.plan import Row, content_hash, mistake_in
 from retrain.errors import UsageError, did_you_mean, from_os_error
 from retrain.progress import SILENT, Progress
 from retrain.storage import Layout, folder_locked, is_own, own_folder

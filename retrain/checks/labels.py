@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retrain.check.findings import Finding
+from retrain.checks.findings import Finding
 
 _LIKELY = 0.5  # chance that a label is wrong, from which on it is named
 _RATES = np.concatenate([[0.0], np.geomspace(0.001, 0.5, 40)])  # share of wrong labels: what is tried

@@ -1,6 +1,6 @@
 """Move one picture, there or back: to a name that is free, never over what lies there.
 
-Why one is not moved is a key of REASONS in `retrain.check.apply`, empty where it is.
+Why one is not moved is a key of REASONS in `retrain.checks.apply`, empty where it is.
 """
 
 import ctypes
@@ -9,7 +9,7 @@ import os
 from collections.abc import Container
 from pathlib import Path
 
-from retrain.check.plan import content_hash
+from retrain.checks.plan import content_hash
 from retrain.errors import EnvironmentProblem
 
 _LONGEST = 255  # bytes of a name

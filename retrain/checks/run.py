@@ -12,15 +12,15 @@ import numpy as np
 
 from retrain import backbones, facts, head
 from retrain.backbones import Backbone
-from retrain.check import classes, labels, pictures, summary
-from retrain.check.alike import find_alike
-from retrain.check.curve import Curve, TooFewPictures, learning_curve
-from retrain.check.findings import Finding
-from retrain.check.gathered import Pictures, gather, parts_of_model
-from retrain.check.nearness import Alike
-from retrain.check.outliers import outliers
-from retrain.check.sheet import render
-from retrain.check.shortcuts import ShortcutRow, shortcuts
+from retrain.checks import classes, labels, pictures, summary
+from retrain.checks.alike import find_alike
+from retrain.checks.curve import Curve, TooFewPictures, learning_curve
+from retrain.checks.findings import Finding
+from retrain.checks.gathered import Pictures, gather, parts_of_model
+from retrain.checks.nearness import Alike
+from retrain.checks.outliers import outliers
+from retrain.checks.sheet import render
+from retrain.checks.shortcuts import ShortcutRow, shortcuts
 from retrain.dataset import near_duplicates, read
 from retrain.errors import Exit
 from retrain.evaluate.splits import Gap, divided, gaps, recommended

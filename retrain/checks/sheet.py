@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrain.check.findings import KINDS, Finding
+from retrain.checks.findings import KINDS, Finding
 from retrain.progress import SILENT, Progress
 from retrain.report import overview
 from retrain.report.cards import Card, Shown, grid

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from retrain.check.findings import ACTIONS, KEEP, KINDS, MOVE, RELABEL, Finding
+from retrain.checks.findings import ACTIONS, KEEP, KINDS, MOVE, RELABEL, Finding
 from retrain.errors import UsageError, did_you_mean
 from retrain.images.files import is_ignored
 from retrain.storage import Layout, write_atomically

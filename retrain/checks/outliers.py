@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from retrain.check.findings import Finding
+from retrain.checks.findings import Finding
 
 _NEIGHBOURS = 3
 _REFERENCE = 2000  # pictures of a class that others are compared with, so that time grows with their number only

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from retrain.check.findings import Finding
+from retrain.checks.findings import Finding
 from retrain.dataset import Skipped
 from retrain.facts import Facts
 from retrain.images import FORMATS

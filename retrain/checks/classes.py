@@ -4,7 +4,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from retrain.check.findings import Finding
+from retrain.checks.findings import Finding
 from retrain.classify.names import as_file_name
 
 _TINY = 20  # pictures: with fewer, a test part of a fifth has less than four

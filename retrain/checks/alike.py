@@ -7,8 +7,8 @@ from itertools import chain
 
 import numpy as np
 
-from retrain.check.findings import Finding
-from retrain.check.nearness import BITS_OF_SET, HASH_COSINE, LEARNT, TEST, Alike, Near, bits_set
+from retrain.checks.findings import Finding
+from retrain.checks.nearness import BITS_OF_SET, HASH_COSINE, LEARNT, TEST, Alike, Near, bits_set
 
 # From here on, the same picture in another size or format; where size and format are equal it is rather a neighbouring
 # frame or a recolouring, unless the network sees no difference.

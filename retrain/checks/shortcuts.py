@@ -12,7 +12,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from retrain.check.findings import Finding
+from retrain.checks.findings import Finding
 from retrain.evaluate import Accuracy, accuracy
 from retrain.facts import Facts
 from retrain.images import FORMATS

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retrain.check.findings import KINDS
-from retrain.check.sheet import ClassCurve, ClassRow, Curve, Leak, Point, Shortcut, Source, Summary
+from retrain.checks.findings import KINDS
+from retrain.checks.sheet import ClassCurve, ClassRow, Curve, Leak, Point, Shortcut, Source, Summary
 from retrain.storage import Layout
 
 if TYPE_CHECKING:
-    from retrain.check.run import Report
+    from retrain.checks.run import Report
 
 _SHOWN = 12  # shortcuts
 
