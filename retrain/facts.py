@@ -11,7 +11,7 @@ from PIL import Image
 from retrain import borders
 from retrain.images import DECODER, FORMATS, Picture, decode
 
-VERSION = "facts-2"  # raise it with any change that alters numbers
+VERSION = "facts-3"  # raise it with any change that alters numbers
 _SIDE = 256  # pixels of the longer side that all but sizes are measured at: about what a network sees
 _HASH_SIDE = 8
 _WORDS = 2 * _HASH_SIDE**2 // 16  # whole numbers below 2**24 are exact in float32
@@ -39,6 +39,7 @@ class Facts(NamedTuple):
     border_green: float
     border_blue: float
     border_spread: float  # standard deviation of the outermost pixels
+    spread: float  # standard deviation of the channel that varies most: what is of one luminance may be of many colours
 
     @property
     def kind(self) -> str:
@@ -85,7 +86,7 @@ def _facts(picture: Picture, pixels: np.ndarray, size: int) -> Facts:
         sharpness=_sharpness(light),
         left=border.left / width, top=border.top / height, right=border.right / width, bottom=border.bottom / height,
         border_red=border.colour[0] / 255, border_green=border.colour[1] / 255, border_blue=border.colour[2] / 255,
-        border_spread=ring.std(axis=0).mean(),
+        border_spread=ring.std(axis=0).mean(), spread=levels.std(axis=(0, 1)).max(),
     )  # fmt: skip
 
 

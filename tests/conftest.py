@@ -39,6 +39,15 @@ def build_tiny(weights: Path, image_size: int = TINY_SIZE) -> "object":
     return keras.Model(pixels, [keras.layers.GlobalAveragePooling2D()(spatial), spatial])
 
 
+def build_squares(_weights: Path, image_size: int = 33) -> "object":
+    """A network that sees the colours of nine squares: no two scenes are near-duplicates, nor are two frames of one."""
+    import keras
+
+    pixels = keras.Input((image_size, image_size, 3))
+    squares = keras.layers.AveragePooling2D(image_size // 3)(keras.layers.Rescaling(1 / 128, offset=-127 / 128)(pixels))
+    return keras.Model(pixels, [keras.layers.Flatten()(squares), squares])
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Keep the user's cache folder out of it."""
@@ -59,6 +68,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     weights = tmp_path_factory.mktemp("weights") / "tiny.npy"
     np.save(weights, np.random.default_rng(3).normal(0, 0.3, (4, 4, 3, TINY_FEATURES)).astype(np.float32))
     return Backbone("tiny", TINY_SIZE, TINY_FEATURES, "Apache-2.0", "drawn by the tests", lambda: weights, build_tiny)
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    """A backbone without weights."""
+    weights = tmp_path_factory.mktemp("weights") / "none"
+    weights.write_bytes(b"none")
+    return Backbone("squares", 33, 27, "Apache-2.0", "drawn by the tests", lambda: weights, build_squares)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from retrain.errors import NothingUsable, UsageError
 from retrain.pipeline import train
 from tests.conftest import Ran
 from tests.drawing import COLOURS, draw
+from tests.test_groups_auto import films
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -114,12 +115,9 @@ def test_the_json_has_every_finding_with_its_advice(spoilt: Path, tiny: Backbone
     assert set(record["split"]) == {"groups", "gaps"} and record["seconds"].keys() >= {"features and facts", "findings"}
 
 
-def test_scenes_are_found_and_the_split_by_them_is_recommended(tmp_path: Path, tiny: Backbone) -> None:
+def test_scenes_are_found_and_the_split_by_them_is_recommended(tmp_path: Path, squares: Backbone) -> None:
     """What a class is cannot be seen in new scenes; frames of one scene are alike, though not copies."""
-    for number in range(24):
-        for frame in range(6):
-            patch(tmp_path / "data" / ("even", "odd")[number % 2] / f"scene{number}" / f"{frame}.png", number, frame, 30)
-    report = check(tmp_path, tiny)
+    report = check(films(tmp_path, "{scene}/{number}.png"), squares)
     assert report.judged is not None and report.judged.grouping == "folder"
     (leak,) = [finding for finding in report.findings if finding.kind == "leak"]
     assert "--groups folder" in leak.detail and report.exit_code == 3
@@ -201,3 +199,21 @@ def test_a_file_that_is_no_plan_is_refused_before_the_work_begins(
     ran = retrain("check", tf_files, "--plan", mine, "--backbone", tiny_by_name)
     assert ran.code == 2 and "mine.csv" in ran.err[-1] and mine.read_text().startswith("name,age")
     assert not (tf_files / "bottlenecks.sqlite").exists()
+
+
+def test_classes_of_one_picture_each_are_not_called_mislabelled(tmp_path: Path, tiny: Backbone) -> None:
+    for number in range(30):
+        patch(tmp_path / "data" / f"class {number}" / "only.png", number)
+    report = check(tmp_path, tiny)
+    assert report.judged is None and counts(report)["mislabelled"] == 0 and counts(report)["tiny-class"] == 30
+
+
+def test_a_class_too_small_to_be_learnt_does_not_keep_the_others_from_being_judged(spoilt: Path, tiny: Backbone) -> None:
+    patch(spoilt / "data" / "rare" / "one.png", 999)
+    report = check(spoilt, tiny)
+    assert report.judged is not None and report.accuracy is not None and report.accuracy > 0.6
+    rare = report.pictures.names.index("rare")
+    assert [
+        report.judged.honest[row] for row in range(len(report.pictures.paths)) if report.pictures.classes[row] == rare
+    ] == [-1]
+    assert not any("rare" in finding.labels for finding in report.findings if finding.kind == "mislabelled")

@@ -108,8 +108,15 @@ def test_the_hash_of_a_small_thing_on_an_empty_ground_and_blank_pictures_say_not
     rows.bits[10] = np.arange(128) < 20
     rows.near(12, of=10, cosine=0.95, bits=1)
     rows.near(22, of=20, cosine=1, bits=0)
-    rows.facts[20] = rows.facts[22] = ORDINARY._replace(contrast=0.0)
+    rows.facts[20] = rows.facts[22] = ORDINARY._replace(spread=0.0)
     assert rows.found() == []
+
+
+def test_pictures_of_one_luminance_and_many_colours_are_not_blank() -> None:
+    rows = Rows()
+    rows.near(22, of=20, cosine=1, bits=0)
+    rows.facts[20] = rows.facts[22] = ORDINARY._replace(contrast=0.0)
+    assert [kind for kind, _ in rows.short()] == ["near-duplicate"]
 
 
 def test_nearer_ones_come_first_and_score_higher() -> None:

@@ -1,5 +1,7 @@
 """Learning curves of drawn-up features."""
 
+import re
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -60,7 +62,8 @@ def test_classes_that_are_missed_most_would_gain_most(measured: Curve) -> None:
     overall = [gain.overall for gain in measured.where_more_helps]
     assert overall == sorted(overall, reverse=True)
     most, second = in_words(measured, NAMES)
-    assert most.startswith("more pictures of 'p") and "would help most (recall 0." in most and "per doubling)" in most
+    assert most.startswith("more pictures of 'p") and "would help most (recall 0." in most
+    assert re.search(r", \+0\.0\d per doubling: \+1\.\d % of all pictures right\)$", most), most
     assert "would help (recall 0." in second
 
 
@@ -149,7 +152,7 @@ def test_where_nothing_is_missed_more_pictures_are_not_asked_for() -> None:
     features = (np.eye(3)[labels] + np.random.default_rng(0).normal(0, 0.01, (120, 3))).astype(np.float32)
     curve = learning_curve(features, labels, 3, np.arange(120) // 3 % 2, 1e-3, QUICK)
     assert curve.accuracies[-1].value == 1 and not curve.where_more_helps
-    assert in_words(curve, NAMES) == ["twice the pictures would change little in any class, as far as this many can tell"]
+    assert in_words(curve, NAMES) == ["twice the pictures would change little in any class with enough pictures to tell"]
 
 
 def test_a_bank_that_would_be_too_wide_is_trained_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,3 +185,22 @@ def test_what_may_be_luck_is_not_promised(monkeypatch: pytest.MonkeyPatch, repea
     features, labels = np.zeros((count, 2), np.float32), np.arange(count) % 2
     curve = learning_curve(features, labels, 2, np.arange(count) // 2 % 2, 1e-2, QUICK)
     assert in_words(curve, NAMES)[0].startswith(says)
+
+
+def test_a_gain_that_is_less_than_its_uncertainty_is_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels, _ = clouds()
+    gains = module._gains
+
+    def unsure(*arguments: np.ndarray) -> tuple[module.Gain, ...]:
+        apples, pears, plums = gains(*arguments)
+        return apples, replace(pears, uncertainty=pears.expected + 0.001), plums
+
+    monkeypatch.setattr(module, "_gains", unsure)
+    curve = learning_curve(features, labels, 3, np.arange(360) // 3 % 3, 1e-2, QUICK)
+    assert curve.gains[1].expected > 0.01 and [gain.label for gain in curve.where_more_helps] == [2]
+
+
+def test_a_class_whose_pictures_were_all_left_out_has_no_recall_and_no_count() -> None:
+    features, labels, _ = clouds()
+    curve = learning_curve(features, labels, 4, np.arange(360) // 3 % 3, 1e-2, QUICK)
+    assert curve.gains[3].reason == "too few to judge" and np.isnan(curve.recalls[:, 3]).all()

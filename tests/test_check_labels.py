@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from retrain.checks.labels import estimate_noise, mislabelled, suggestions
+from retrain.checks.labels import chances_wrong, mislabelled, suggestions
 
 COUNT, CLASSES = 2000, 4
 
@@ -32,10 +32,17 @@ def test_most_labels_that_were_swapped_are_found_and_few_others(share: float) ->
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.05, 0.2])
-def test_the_share_of_wrong_labels_is_estimated(share: float) -> None:
+def test_the_chances_add_up_to_the_number_of_wrong_labels(share: float) -> None:
     logits, truth = predicted(6)
-    noise = estimate_noise(logits, swapped(truth, int(share * COUNT)))
-    assert noise.rate == pytest.approx(share, rel=0.25, abs=0.003)
+    chances = chances_wrong(logits, swapped(truth, int(share * COUNT)))
+    assert chances.mean() == pytest.approx(share, rel=0.25, abs=0.003)
+
+
+def test_of_few_labels_less_is_claimed() -> None:
+    """Thirty pictures cannot tell how sure models may be."""
+    logits, truth = predicted(2.5)
+    few, many = (chances_wrong(logits[:count], swapped(truth, 1)[:count])[0] for count in (30, COUNT))
+    assert few < 0.95 * many
 
 
 @pytest.mark.parametrize("times", [0.5, 1, 4])

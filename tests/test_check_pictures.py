@@ -27,6 +27,13 @@ def halves() -> Image.Image:
     return Image.fromarray(pixels)
 
 
+def of_one_luminance() -> Image.Image:
+    """Half red, half green: 0.299 * 200 is 0.587 * 102."""
+    pixels = np.zeros((100, 100, 3), np.uint8)
+    pixels[:, :50, 0], pixels[:, 50:, 1] = 200, 102
+    return Image.fromarray(pixels)
+
+
 def kinds(data: bytes, name: str = "picture.png") -> list[str]:
     vector, _ = facts.measure(data)
     return [found.kind for found in strange([name], ["class"], facts.of_rows(vector[np.newaxis]))]
@@ -41,6 +48,7 @@ TABLE: dict[str, tuple[Draw, list[str]]] = {
     "white": (lambda: grey(250), ["bright"]),
     "one colour": (lambda: flat(size=(100, 100)), ["blank"]),
     "all black": (lambda: flat((0, 0, 0), size=(100, 100)), ["blank"]),
+    "two colours of one luminance": (of_one_luminance, []),
     "blurred": (lambda: halves().filter(ImageFilter.GaussianBlur(12)), ["blurry"]),
     "the same, sharp": (halves, []),
 }
@@ -74,7 +82,9 @@ def test_a_picture_that_exif_turns_is_told_with_its_upright_size_and_does_not_ma
 def test_what_cannot_be_used_is_told_with_the_reason() -> None:
     (found,) = unreadable([Skipped("data/cat/x.jpg", "corrupt", "the header cannot be read")], lambda path: "cat")
     assert (found.kind, found.paths, found.labels) == ("unreadable", ("data/cat/x.jpg",), ("cat",))
-    assert found.detail == "corrupt: the header cannot be read"
+    assert (found.detail, found.reason) == ("corrupt: the header cannot be read", "corrupt")
+    (found,) = unreadable([Skipped("data/cat/x.jpg", "missing")], lambda path: "cat")
+    assert (found.detail, found.reason) == ("missing", "missing")
 
 
 def test_sizes_are_those_of_the_file_also_where_less_is_decoded() -> None:

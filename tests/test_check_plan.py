@@ -18,10 +18,12 @@ from retrain import dataset
 from retrain.checks import apply as applying
 from retrain.checks import plan
 from retrain.checks.apply import Applied, apply, undo
-from retrain.checks.findings import Finding
+from retrain.checks.findings import KINDS, OF_CONTENT, Finding
 from retrain.checks.plan import COLUMNS, Row, content_hash
-from retrain.errors import EnvironmentProblem, UsageError
+from retrain.errors import REASONS, EnvironmentProblem, UsageError
 from retrain.storage import SENTINEL, Layout
+from tests.conftest import Ran
+from tests.drawing import COLOURS, draw
 from tests.privileges import where_permissions_count
 
 FILES = {
@@ -115,15 +117,72 @@ def test_a_plan_replaces_a_plan_and_nothing_else(layout: Layout, tmp_path: Path)
     plan.write(path, layout, [finding("dark", layout.data / "red/1.png", 1)], {})
     plan.write(path, layout, [finding("blank", layout.data / "red/1.png", 1)], {})
     assert plan.read(path)[0].action == "move"
-    for foreign in (b"", b"path,action\n", b"\xff\xfea", b"x" * 5000):
+    for foreign in (
+        b"",
+        b"path,action\n",
+        b"\xff\xfea",
+        b"x" * 5000,
+        bytes(range(256)),
+        b'a\rb\0,\r"c',
+        b"\x89PNG\r\n\x1a\n\0",
+    ):
         path.write_bytes(foreign)
         with pytest.raises(UsageError, match=r"plan.csv exists and is no plan of retrain check; give the plan another name"):
             plan.write(path, layout, [], {})
         assert path.read_bytes() == foreign
     with pytest.raises(UsageError, match="is no file; give the plan another name"):
         plan.write(tmp_path, layout, [], {})
-    with pytest.raises(EnvironmentProblem, match=r"cannot write .*absent/plan.csv"):
-        plan.write(tmp_path / "absent" / "plan.csv", layout, [], {})
+    for folder in (tmp_path / "absent", path):
+        with pytest.raises(UsageError, match=f"there is no folder {folder} for the plan x.csv; make it, or give another"):
+            plan.write(folder / "x.csv", layout, [], {})
+
+
+def test_a_plan_that_a_spreadsheet_saved_with_old_line_ends_may_be_replaced(layout: Layout, tmp_path: Path) -> None:
+    path = tmp_path / "plan.csv"
+    plan.write(path, layout, [finding("dark", layout.data / "red/1.png", 1)], {})
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r"))
+    assert len(plan.read(path)) == 1
+    plan.refuse_foreign(path)
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_what_cannot_be_used_is_moved_only_where_its_content_is_to_blame(
+    layout: Layout, tmp_path: Path, reason: str
+) -> None:
+    one = Finding("unreadable", reason, (str(layout.data / "red" / "1.png"),), ("red",), reason=reason)
+    plan.write(tmp_path / "plan.csv", layout, [one], {})
+    (row,) = plan.read(tmp_path / "plan.csv")
+    assert row.action == ("move" if reason in OF_CONTENT else "keep")
+    assert set(REASONS) > OF_CONTENT
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_row_of_ours_moves_what_could_be_anything(layout: Layout, tmp_path: Path, kind: str) -> None:
+    """The picture went while it was looked at: what comes to lie there was never judged."""
+    one = Finding(kind, "", (str(layout.data / "red" / "gone.png"),), ("red",), to="blue", reason="corrupt")
+    plan.write(tmp_path / "plan.csv", layout, [one], {})
+    (row,) = plan.read(tmp_path / "plan.csv")
+    assert (row.action, row.to, row.sha256) == ("keep", "", "")
+
+
+def test_a_plan_says_what_a_picture_is_like(layout: Layout, tmp_path: Path) -> None:
+    def said(kind: str, detail: str, *others: Path) -> str:
+        paths = (str(layout.data / "red" / "1.png"), *map(str, others))
+        plan.write(tmp_path / "plan.csv", layout, [Finding(kind, detail, paths)], {})
+        return plan.read(tmp_path / "plan.csv")[0].detail
+
+    many = [layout.data / "blue" / f"{number}.png" for number in range(5)]
+    size = "the same 3,445 bytes"
+    assert said("same-file", size, many[1]) == "the same 3,445 bytes as blue/1.png"
+    assert said("same-file-two-classes", f"{size} in 2 classes", many[1]) == f"{size} in 2 classes as blue/1.png"
+    assert said("near-duplicate", "alike", *many[:3]) == "like blue/0.png, blue/1.png, blue/2.png: alike"
+    assert said("near-duplicate", "alike", *many) == "like blue/0.png, blue/1.png, blue/2.png and 2 more: alike"
+    elsewhere = tmp_path / "test" / "blue" / "1.png"
+    assert (
+        said("near-duplicate-across-parts", f"test and train: {size}", elsewhere)
+        == f"like {elsewhere}: test and train: {size}"
+    )
+    assert said("outlier", "far away", many[0]) == "far away"
 
 
 # --- names
@@ -203,7 +262,7 @@ def test_what_a_spreadsheet_would_change_is_escaped_and_what_it_would_not_is_lef
     }
     for name, cell in names.items():
         one = Finding("mislabelled", "", (str(ROOT / "a" / "b"),), to=name)
-        plan.write(tmp_path / "plan.csv", Layout(ROOT), [one], {})
+        plan.write(tmp_path / "plan.csv", Layout(ROOT), [one], {str(ROOT / "a" / "b"): "ab" * 32})
         with (tmp_path / "plan.csv").open(newline="", encoding="utf-8") as file:
             assert next(csv.DictReader(file))["to"] == cell
 
@@ -233,6 +292,10 @@ MISTAKES = {
     f"{HEADER}relabel,a/b,c/d,": "line 2: relabel to 'c/d': no folder can have that name",
     f"{HEADER}relabel,a/b,c\\x00,": "no folder can have that name",
     f"{HEADER}relabel,a/b,{'é' * 128},": "256 bytes are too many for a folder",
+    f"{HEADER}move,a/b,c,": "move does nothing with the class 'c' in 'to'; did you mean relabel[?] If not, empty the cell",
+    f"{HEADER}keep,a/b,c,": "line 2: keep does nothing with the class 'c' in 'to'; did you mean relabel[?]",
+    f"{HEADER[:-1]},finding\nmove,a/b,c,,mislabelled": "line 2: move does nothing with the class 'c'",
+    f"{HEADER[:-1]},finding\nkeep,a/b,c,,dark": "line 2: keep does nothing with the class 'c'",
     f"{HEADER}keep,a/b,,12ab": "line 2: '12ab' is no sha256; take it from a new plan, or empty the cell",
     f"{HEADER}keep,a/b,,\nmove,a/b,,": "lines 2 and 3: different actions for a/b; keep one of them",
     f"{HEADER}relabel,a/b,c,\nrelabel,a/b,d,": "lines 2 and 3: different actions for a/b",
@@ -244,6 +307,7 @@ MISTAKES = {
     ",,,\n": "has no column 'action'",
     "PK\3\4": "is a workbook or an archive; save it as CSV in UTF-8",
     "a\0b": "is no text; save it as CSV in UTF-8",
+    "\1" * 200_000: "line 1: field larger than field limit",
 }
 
 
@@ -268,7 +332,9 @@ def test_what_is_no_file_of_text_is_named(tmp_path: Path) -> None:
 
 
 def test_what_a_person_may_do_to_a_plan_does_no_harm(tmp_path: Path) -> None:
-    text = "\n Path ;ACTION;To;sha256;my notes\n;;;;\na/b; Move ;;;see\na/c;keep;old suggestion;\n"
+    text = (
+        "\n Path ;ACTION;To;sha256;my notes;finding\n;;;;\na/b; Move ;;;see\na/c;keep;old suggestion;;;mislabelled; dark\n"
+    )
     text += "a/b;move;;;twice\na/d;relabel; new \n"
     rows = plan.read(written(tmp_path, text))
     assert [(row.action, row.path, row.to) for row in rows] == [
@@ -367,10 +433,11 @@ def test_what_cannot_be_moved_is_skipped_with_its_reason(layout: Layout, tmp_pat
         row("move", "red/linked"): "not-a-file",
         row("move", "red/pipe"): "not-a-file",
     }
+    assert set(skipped.values()) <= set(applying.REASONS)
     before = {path: path.lstat().st_ino for path in sorted(tmp_path.rglob("*"))}
     done = apply(layout, list(skipped))
     assert done.skipped == tuple((row.path, reason) for row, reason in skipped.items())
-    assert set(skipped.values()) <= set(applying.REASONS) and done.journal is None
+    assert done.journal is None
     after = {path: path.lstat().st_ino for path in sorted(tmp_path.rglob("*")) if layout.reports not in (path, path.parent)}
     assert after == before
 
@@ -467,12 +534,35 @@ def test_what_was_done_meanwhile_is_never_overwritten_by_undo(layout: Layout) ->
     (layout.data / "new" / "own.png").write_bytes(b"put there since")
     back = undo(layout)
     assert (back.restored, back.complete) == (1, False)
-    assert set(back.skipped) == {("data/red/1.png", "taken"), ("data/green/5.png", "missing")}
+    assert set(back.skipped) == {("data/red/1.png", "taken"), ("set_aside/green/5.png", "missing")}
     assert (layout.data / "red" / "1.png").read_bytes() == b"another"
     (layout.data / "red" / "1.png").rename(layout.data / "red" / "another.png")
     back = undo(layout)
-    assert (back.restored, back.skipped, back.complete) == (1, (("data/green/5.png", "missing"),), True)
+    assert (back.restored, back.skipped, back.complete) == (1, (("set_aside/green/5.png", "missing"),), True)
     assert (layout.data / "red" / "1.png").read_bytes() == b"one" and (layout.data / "new" / "own.png").exists()
+
+
+def test_undo_moves_no_other_bytes_back(layout: Layout, tmp_path: Path) -> None:
+    (layout.data / "red" / "broken").symlink_to("/nowhere")
+    apply(layout, [row("move", "red/1.png"), row("relabel", "red/2.png", "blue"), row("move", "red/broken")])
+    apply(layout, [row("move", "green/5.png")])
+    aside = layout.root / "set_aside"
+    for path in (aside / "red" / "1.png", aside / "red" / "broken", aside / "green" / "5.png"):
+        path.unlink()
+        path.write_bytes(b"another")
+    (layout.data / "red" / "1.png").write_bytes(b"here as well")
+    last, first = undo(layout), undo(layout)
+    assert (last.restored, last.skipped, last.complete) == (0, (("set_aside/green/5.png", "changed"),), True)
+    others = (("set_aside/red/broken", "changed"), ("set_aside/red/1.png", "changed"))
+    assert (first.restored, first.skipped, first.complete) == (1, others, True)
+    assert {path.read_bytes() for path in aside.rglob("*.png")} == {b"another"}
+    assert (layout.data / "red" / "1.png").read_bytes() == b"here as well"
+
+
+@where_permissions_count
+def test_what_cannot_be_read_is_not_moved_for_it_could_not_be_known_again(layout: Layout) -> None:
+    (layout.data / "red" / "1.png").chmod(0)
+    assert apply(layout, [Row("move", "red/1.png")]).skipped == (("red/1.png", "unreadable"),)
 
 
 def test_plans_are_undone_the_last_first(layout: Layout) -> None:
@@ -514,3 +604,66 @@ def test_two_at_once_do_not_run(layout: Layout, monkeypatch: pytest.MonkeyPatch)
             with pytest.raises(EnvironmentProblem, match=rf"another run \(process {other.pid}\) holds .*tf_files, .*plan"):
                 action()
     assert (layout.data / "red" / "1.png").exists()
+
+
+# --- what the command says
+
+
+def test_undo_says_what_to_do_about_a_name_that_is_taken(layout: Layout, retrain: Callable[..., Ran]) -> None:
+    apply(layout, [row("move", "red/1.png"), row("move", "red/2.png")])
+    (layout.data / "red" / "1.png").write_bytes(b"another")
+    ran = retrain("check", layout.root, "--undo")
+    assert (ran.code, ran.out) == (3, [
+        "left data/red/1.png: taken (something else lies where it belongs)",
+        "undone:        1 picture is back, 1 left",
+        "next:          free the names that are taken, then run",
+        f"               retrain check {layout.root} --undo",
+    ])  # fmt: skip
+    (layout.data / "red" / "1.png").unlink()
+    ran = retrain("check", layout.root, "--undo")
+    assert (ran.code, ran.out) == (0, ["undone:        1 picture is back, 0 left"])
+
+
+def test_of_many_pictures_that_are_left_ten_are_named(layout: Layout, tmp_path: Path, retrain: Callable[..., Ran]) -> None:
+    text = HEADER + "".join(f"move,red/gone{number}.png,,\n" for number in range(13))
+    ran = retrain("check", layout.root, "--apply", written(tmp_path, text))
+    assert (ran.code, len(ran.out)) == (3, 12) and ran.out[9].startswith("left red/gone9.png: missing")
+    assert ran.out[10:] == ["and 3 more", "applied:       0 relabelled, 0 set aside, 0 kept, 13 left"]
+
+
+def test_where_nothing_was_found_about_a_picture_no_plan_is_offered(
+    tmp_path: Path, tiny_by_name: str, retrain: Callable[..., Ran]
+) -> None:
+    root, path = tmp_path / "tf_files", tmp_path / "plan.csv"
+    for folder in ("blue", "Blue"):
+        (root / "data" / folder).mkdir(parents=True)
+    draw(root / "data" / "blue" / "1.png", COLOURS["blue"], 0, (120, 90))
+    ran = retrain("check", root, "--backbone", tiny_by_name)
+    assert ran.code == 3 and not any(line.startswith("next:") for line in ran.out)
+    assert ran.out[0] == "pictures:      1 in 1 class, 0 cannot be used"
+    assert "colliding-names: 'Blue', 'blue' differ by upper and lower case only" in ran.out
+    ran = retrain("check", root, "--backbone", tiny_by_name, "--plan", path)
+    assert ran.out[-1] == f"plan:          {path} (without rows: there is nothing to apply)"
+    draw(root / "data" / "blue" / "2.png", COLOURS["blue"], 0, (120, 90))
+    ran = retrain("check", root, "--backbone", tiny_by_name)
+    assert ran.out[-1] == f"next:          retrain check {root} --plan plan.csv"
+    ran = retrain("check", root, "--backbone", tiny_by_name, "--plan", path)
+    assert ran.out[-2:] == [
+        f"plan:          {path} (1 picture; edit it)", f"next:          retrain check {root} --apply {path}",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", [None, b'\x89PNG\r\0\r"', bytes(range(255, -1, -1)) * 9])
+def test_where_no_plan_can_be_written_that_is_said_before_the_work_begins(
+    tf_files: Path, tiny_by_name: str, retrain: Callable[..., Ran], content: bytes | None
+) -> None:
+    path = tf_files / "nonexist" / "x.csv"
+    if content is not None:
+        path.parent.mkdir()
+        path.write_bytes(content)
+    ran = retrain("check", tf_files, "--plan", path, "--backbone", tiny_by_name)
+    said = "is no plan of retrain check" if content else f"there is no folder {path.parent}"
+    assert ran.code == 2 and len(ran.err) == 1 and said in ran.err[0]
+    assert not (tf_files / "bottlenecks.sqlite").exists()
+    if content:
+        assert retrain("check", tf_files, "--apply", path).code == 2 and path.read_bytes() == content

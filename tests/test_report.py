@@ -205,13 +205,44 @@ def test_of_sources_and_classes_the_fewer_are_the_columns(classes: int) -> None:
     assert body.count('class="thin"') == 1 and "! 11<span" in body and body.count("75.0 %") == 3
 
 
-def test_classes_that_gain_most_from_more_pictures_come_first_and_missing_figures_are_no_zeros() -> None:
+def test_classes_that_more_pictures_help_most_come_first_and_missing_figures_are_no_zeros() -> None:
     points = tuple(overview.Point(at, 0.5, 0.4, 0.6) for at in (50, 100))
     rows = (
-        overview.ClassCurve("a", (0.5, 0.6), 0.01),
-        overview.ClassCurve("b", (None, 0.7), 0.2),
-        overview.ClassCurve("c", (None, None)),
+        overview.ClassCurve("a", (None, None)),
+        overview.ClassCurve("b", (0.5, 0.6), 0.3, 0.01),
+        overview.ClassCurve("c", (None, 0.7), 0.2, 0.02),  # a larger class: fewer points, but of more pictures
+        overview.ClassCurve("d", (0.5, 0.8), 0.024, 0.03, worth_saying=False),
     )
     body = overview.curve(overview.Curve(points, rows)).body
-    assert re.findall(r"<li><b><bdi>(.)", body) == ["b", "a", "c"]
-    assert "recall 70.0 % at 100" in body and "not measured" in body and "doubling +20.0" in body
+    assert re.findall(r"<li><b><bdi>(.)", body) == ["c", "b", "d", "a"]
+    assert "recall 70.0 % at 100" in body and "not measured" in body
+    assert re.findall(r"doubling: ([^<]*)<", body) == ["+20.0", "+30.0", "about the same", "too few to tell"]
+    assert re.findall(r"<td>([^<]*)</td><td>([^<]*)</td></tr>", body)[-4:] == [
+        ("+20.0", "+2.0"),
+        ("+30.0", "+1.0"),
+        ("about the same", "–"),
+        ("too few to tell", "–"),
+    ]
+    assert "2.4" not in body  # what may be chance is not given as a figure
+
+
+def test_the_table_of_classes_says_what_is_reached_over_all_and_what_a_dash_means() -> None:
+    rows = [overview.ClassRow("a", 30, accuracy=0.5), overview.ClassRow("b", 3)]
+    body = overview.classes(rows, 0.6125, "each folder").body
+    assert "of all pictures it is 61.3 %, with each folder kept together. A dash: too few to be judged." in body
+    assert "A dash" not in overview.classes(rows[:1], 0.5, "near-duplicates").body
+
+
+def test_the_leak_table_says_why_its_accuracies_are_others() -> None:
+    body = overview.leaks([overview.Leak("folder", 12, 0.9, 0.8, 0.1, 0.05, 0.15)]).body
+    assert "trained with fewer steps and only to be compared with each other" in body
+
+
+def test_shortcuts_have_an_accuracy_beside_guessing_and_an_auc_with_its_class() -> None:
+    rows = [overview.Shortcut("brightness", 0.42, 0.4, "cats", 0.91, 0.87), overview.Shortcut("file type", 0.4, 0.4)]
+    body = overview.shortcuts(rows).body
+    head = re.findall(r'scope="col">([^<]*)', body)
+    assert head == ["fact", "told right by it alone", "by guessing", "class told best", "its AUC"]
+    assert "42.0 %" in body and "40.0 %" in body and "<bdi>cats</bdi>" in body and "0.91" in body and "at least 0.87" in body
+    assert body.count("<td>–</td>") == 2
+    assert "of a picture of the class and one of another class, how often the fact alone picks the right one" in body

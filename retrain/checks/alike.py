@@ -16,13 +16,13 @@ SAME_COSINE, SAME_FILE_COSINE = 0.97, 0.999
 _MOST = 1000  # findings of a kind that are about pairs: the nearest
 
 
-def find_alike(rows: Alike) -> list[Finding]:
+def find_alike(rows: Alike, near: Near | None = None) -> list[Finding]:
     """Return findings, kind by kind, the surest of each kind first; of those about pairs at most the nearest 1,000.
 
     Near is what `near_duplicates` calls near, and what the difference hash does. Time grows with the number of rows, not
     with its square, and memory, besides the features, with a small part of theirs.
     """
-    near = Near(rows)
+    near = near or Near(rows)
     kinds = [
         _same_files(rows),
         _same_files_two_classes(rows),

@@ -26,7 +26,7 @@ from retrain.storage import Layout, folder_locked, is_own, own_folder
 SET_ASIDE = "set_aside"
 REASONS = {
     "missing": "no such file; it may have been moved already",
-    "changed": "other bytes than when the plan was made",
+    "changed": "other bytes than when the plan was made or applied",
     "not-a-file": "a folder, pipe, socket or device, or a link to one",
     "unreadable": "the system refuses to look at it",
     "behind-link": "it lies, or would lie, in a folder that is reached by a link",
@@ -57,8 +57,8 @@ class Applied:
 class Undone:
     """What `undo` did: how many pictures are back where they were.
 
-    `skipped`: (path below the working folder where the picture was, a key of REASONS). `complete`: False where a name was
-    taken: the plan can be undone again when it is free.
+    `skipped`: (path below the working folder, a key of REASONS): where the picture is or should be, or the name that is
+    taken. `complete`: False where one is taken: the plan can be undone again when it is free.
     """
 
     journal: Path
@@ -227,7 +227,10 @@ class _Planner:
             return "not-a-file"
         if not _is_direct(source.parent, self._layout.data):
             return "behind-link"
-        return "changed" if row.sha256 and content_hash(source) != row.sha256 else ""
+        digest = content_hash(source)
+        if not digest and stat.S_ISREG(mode):  # it could not be told from others when it is to come back
+            return "unreadable"
+        return "changed" if row.sha256 and digest != row.sha256 else ""
 
     def _why_not_there(self, source: Path, target: Path, top: Path) -> str:
         if not _is_direct(target.parent, top):
@@ -284,7 +287,7 @@ def undo(layout: Layout, progress: Progress = SILENT) -> Undone:
             for move in reversed(journal.moves):
                 back, reason = take_back(layout.root / move.source, layout.root / move.target, move.sha256)
                 restored += back
-                skipped += [(move.source, reason)] if reason else []
+                skipped += [(move.source if reason == "taken" else move.target, reason)] if reason else []
                 advance()
         sync(layout, journal)
         for folder in reversed(journal.made):

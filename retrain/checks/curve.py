@@ -22,7 +22,7 @@ _MOST_STEPS, _SPEED = 1250, 4  # what a head in use gets divided by so many, sin
 _LEAST_STEPS = 300
 _WIDEST = 4096  # columns of a bank of heads: 0.1 GB with 1,280 features and what Adam keeps
 _POOLED_UNITS = 5.0  # how much the noise of all classes counts in that of one, in units
-_WORTH_SAYING = 0.01  # of recall, a doubling
+_WORTH_SAYING = 0.01  # of recall, a doubling; and no less than its standard error
 _Z = 1.645  # one-sided 95 %
 
 
@@ -56,8 +56,8 @@ class Curve:
 
     `sizes`: mean number of pictures learnt from; `accuracies`: on all pictures, each judged by heads that have not learnt
     from its fold; `recalls`: float64 (sizes, classes), nan for a class without pictures; `gains`: one a class;
-    `where_more_helps`: the classes that more pictures would help, by what that adds to the overall accuracy, most first;
-    `by_units`: whether smaller means fewer units.
+    `where_more_helps`: the classes that more pictures would help by more than chance and a little, by what that adds to the
+    overall accuracy, most first; `by_units`: whether smaller means fewer units.
     """
 
     sizes: tuple[float, ...]
@@ -101,7 +101,7 @@ def learning_curve(
     gains = _gains(hits, labels, keys, counts)
     kept, noise = _kept_errors(hits[-_LAST:], keys)
     rising = kept + _Z * noise < 1
-    worthwhile = [gain for gain in gains if rising and gain.expected >= _WORTH_SAYING]
+    worthwhile = [gain for gain in gains if rising and gain.expected >= max(_WORTH_SAYING, gain.uncertainty)]
     ranked = tuple(sorted(worthwhile, key=lambda gain: -gain.overall))
     return Curve(tuple(sizes), tuple(map(_accuracy, hits)), recalls, gains, ranked, units is not None)
 
@@ -212,7 +212,8 @@ def _gains(hits: np.ndarray, labels: np.ndarray, keys: np.ndarray, counts: np.nd
             overall = gain * known.pictures / len(labels)
             known = replace(known, slope=slope, error=error, expected=gain, uncertainty=uncertainty, overall=overall)
         else:
-            known = replace(known, reason=f"too few to judge: {known.pictures} pictures, {int(units[label])} that differ")
+            counted = f": {known.pictures} pictures, {int(units[label])} that differ" if known.pictures else ""
+            known = replace(known, reason=f"too few to judge{counted}")
         gains.append(known)
     return tuple(gains)
 
@@ -260,10 +261,10 @@ def _slopes(
 def in_words(curve: Curve, label_names: Sequence[str], most: int = 3) -> list[str]:
     """Say in a line each which classes more pictures would help."""
     if not curve.where_more_helps:
-        return ["twice the pictures would change little in any class, as far as this many can tell"]
+        return ["twice the pictures would change little in any class with enough pictures to tell"]
     new = ", of groups not there yet," if curve.by_units else ""
     return [
         f"more pictures of '{label_names[gain.label]}'{new} would help{' most' if not number else ''}"
-        f" (recall {gain.recall:.2f}, {gain.expected:+.2f} per doubling)"
+        f" (recall {gain.recall:.2f}, {gain.expected:+.2f} per doubling: {100 * gain.overall:+.1f} % of all pictures right)"
         for number, gain in enumerate(curve.where_more_helps[:most])
     ]

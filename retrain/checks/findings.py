@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 KEEP, MOVE, RELABEL = ACTIONS = ("keep", "move", "relabel")
+# Why a picture cannot be used, of errors.REASONS: where its bytes are to blame. Others may have vanished, be a folder, or
+# be written just now: what lies there later is not what was looked at.
+OF_CONTENT = {"empty", "not-an-image", "unsupported-format", "truncated", "corrupt", "too-large", "bad-features"}
 
 
 class Kind(NamedTuple):
@@ -56,7 +59,8 @@ class Finding:
 
     `kind`: a key of KINDS. `paths`: the pictures, the one that the finding is about first, those that it is compared with
     after it; empty for what is about a class or the whole set. `labels`: the classes concerned. `detail`: a few words
-    with figures. `score`: 0 to 1, how sure, the surest first. `to`: for RELABEL, the suggested class.
+    with figures. `score`: 0 to 1, how sure, the surest first. `to`: for RELABEL, the suggested class. `reason`: why a
+    picture cannot be used, a key of errors.REASONS; empty for other kinds.
     """
 
     kind: str
@@ -67,3 +71,4 @@ class Finding:
     to: str = ""
     # Findings that a person may want to know but need not act upon do not change the exit code.
     matters: bool = field(default=True)
+    reason: str = ""

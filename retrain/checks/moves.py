@@ -59,15 +59,21 @@ def put_there(source: Path, target: Path, digest: str, resumed: bool) -> str:
 
 
 def take_back(source: Path, target: Path, digest: str) -> tuple[bool, str]:
-    """Move a picture from `target` back to `source`; returns whether that was done, and why it could not be."""
+    """Move a picture from `target` back to `source`; returns whether that was done, and why it could not be.
+
+    "taken" is said of `source`, all else of `target`. Other bytes than those that were moved are left.
+    """
     if not os.path.lexists(target):
         return False, "" if os.path.lexists(source) else "missing"  # never moved, or taken back already
     if os.path.lexists(source):
         if os.path.samestat(os.lstat(source), os.lstat(target)):  # killed between link and unlink, there or back
             os.unlink(target)
             return True, ""
-        never_moved = content_hash(source) == digest != content_hash(target)
-        return False, "" if never_moved else "taken"
+        if content_hash(target) == digest:
+            return False, "taken"
+        return False, "" if content_hash(source) == digest else "changed"  # the first was never moved
+    if content_hash(target) != digest:
+        return False, "changed"
     source.parent.mkdir(parents=True, exist_ok=True)
     moved = _rename_to_free(target, source)
     return moved, "" if moved else "taken"

@@ -17,7 +17,7 @@ BITS_OF_SET = 1 / 8
 LEAST_SET = 24
 HASH_COSINE = 0.9
 LEARNT, TEST = "train", "test"
-_BLANK = 0.01  # standard deviation of luminance: pictures of one colour are near one another, and that says nothing
+_BLANK = 0.01  # spread of the channels: pictures of one colour are near one another, and that says nothing
 _ORDERS, _WINDOW = 16, 16
 
 
@@ -72,7 +72,7 @@ class Near:
         first = {(rows.hashes[row], rows.labels[row], self.sides[row]): row for row in by_path}
         self._counts = np.zeros(len(rows.paths), bool)
         self._counts[list(first.values())] = True
-        self._counts &= np.array([facts.contrast >= _BLANK for facts in rows.facts], bool)
+        self._counts &= np.array([facts.spread >= _BLANK for facts in rows.facts], bool)
         self.within = Forest(len(rows.paths))
         self.other_class, self.other_side = Nearest(len(rows.paths)), Nearest(len(rows.paths))
         limit = far(self.directed, self._labels)

@@ -11,7 +11,7 @@ from retrain.images import FORMATS
 _LEAST_SIDE = 64  # pixels
 _LONGEST = 4  # times as long as wide: squashed, a quarter of the width is left
 _DARK, _BRIGHT = 0.12, 0.93
-_BLANK = 0.012  # contrast
+_BLANK = 0.012  # spread of the channels
 _BLURRED = 0.06
 # The last extension in use for each format, and others that name the same.
 _OTHER_EXTENSIONS = {
@@ -27,7 +27,11 @@ def unreadable(skipped: Iterable[Skipped], label_of: Callable[[str], str]) -> li
     """Return a finding for each path that cannot be used as a picture."""
     return [
         Finding(
-            "unreadable", f"{item.reason}{f': {item.detail}' if item.detail else ''}", (item.path,), (label_of(item.path),)
+            "unreadable",
+            f"{item.reason}{f': {item.detail}' if item.detail else ''}",
+            (item.path,),
+            (label_of(item.path),),
+            reason=item.reason,
         )
         for item in skipped
     ]
@@ -56,12 +60,13 @@ def _about(path: str, facts: Facts) -> Iterable[tuple[str, str, float]]:
         yield "too-small", size, 1 - short / _LEAST_SIDE
     if long > _LONGEST * short:
         yield "odd-shape", size, 1 - _LONGEST * short / long
-    if facts.contrast < _BLANK:
-        yield "blank", f"contrast {facts.contrast:.3f}", 1.0
+    if facts.spread < _BLANK:
+        yield "blank", f"its colours spread by {100 * facts.spread:.1f} %", 1.0
         return
     if facts.brightest < _DARK:
         yield "dark", f"95 % of its pixels are at {facts.brightest:.2f} of white or below", 1 - facts.brightest
     if facts.darkest > _BRIGHT:
         yield "bright", f"95 % of its pixels are at {facts.darkest:.2f} of white or above", facts.darkest
-    if facts.sharpness < _BLURRED:
+    # Sharpness is that of luminance, and says nothing where only colours differ.
+    if facts.contrast >= _BLANK and facts.sharpness < _BLURRED:
         yield "blurry", f"sharpness {facts.sharpness:.3f}, usual are 0.1 and more", 1 - facts.sharpness / _BLURRED

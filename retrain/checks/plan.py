@@ -1,9 +1,4 @@
-r"""The plan of a check: a table of what to do with pictures, for a person to change in a spreadsheet before it is applied.
-
-A cell is written so that it comes back exactly, whatever a spreadsheet does to it: characters that cannot be seen, bytes
-of a name that are no text and backslashes are escaped as in Python (`\n`, `\xa0`, `\udce4`, `\\`), and so is the first
-character of a cell that would be taken for a formula, a number or a date (`\x3d1+1.png` is `=1+1.png`).
-"""
+"""The plan of a check: a table of what to do with pictures, for a person to change in a spreadsheet before it is applied."""
 
 import csv
 import hashlib
@@ -16,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from retrain.checks.findings import ACTIONS, KEEP, KINDS, MOVE, RELABEL, Finding
+from retrain.checks.cells import from_cell, to_cell
+from retrain.checks.findings import ACTIONS, KEEP, KINDS, MOVE, OF_CONTENT, RELABEL, Finding
 from retrain.errors import UsageError, did_you_mean
 from retrain.images.files import is_ignored
 from retrain.storage import Layout, write_atomically
@@ -29,6 +25,7 @@ _STRENGTH = (RELABEL, MOVE, KEEP)
 _LONGEST = 255  # bytes of a name
 _LONGEST_DETAIL = 2000  # what a spreadsheet shows and a reader of CSV takes
 _HEADER_BYTES = 1000
+_NAMED = 3  # pictures that one is compared with
 
 
 class Row(NamedTuple):
@@ -58,20 +55,25 @@ def write(path: Path, layout: Layout, findings: Sequence[Finding], hashes: Mappi
     Raises UsageError where a file lies there that is no plan, EnvironmentProblem where it cannot be written.
     """
     refuse_foreign(path)
-    about: dict[str, list[Finding]] = defaultdict(list)
-    for finding in findings:
-        if finding.paths and _below(finding.paths[0], layout):
-            about[finding.paths[0]].append(finding)
-    rows = [_row(picture, layout, found, hashes) for picture, found in about.items()]
+    rows = [_row(picture, layout, found, hashes) for picture, found in by_picture(layout, findings).items()]
     rows.sort(key=lambda row: (_STRENGTH.index(row.action), -row.score, os.fsencode(row.path)))
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in rows:
         cells = row._asdict() | {"score": f"{row.score:.3f}"}
-        writer.writerow(_cell(cells[name], name in _NAMES) for name in COLUMNS)
+        writer.writerow(to_cell(cells[name], name in _NAMES) for name in COLUMNS)
     write_atomically(path, table.getvalue().encode())
     return len(rows)
+
+
+def by_picture(layout: Layout, findings: Sequence[Finding]) -> dict[str, list[Finding]]:
+    """Return what was found about each picture of the data folder, by its path: each will be a row."""
+    about: dict[str, list[Finding]] = defaultdict(list)
+    for finding in findings:
+        if finding.paths and _below(finding.paths[0], layout):
+            about[finding.paths[0]].append(finding)
+    return dict(about)
 
 
 def content_hash(path: Path) -> str:
@@ -86,18 +88,20 @@ def content_hash(path: Path) -> str:
 
 
 def refuse_foreign(path: Path) -> None:
-    """Raise UsageError where something lies there that is no plan: it would be replaced."""
+    """Raise UsageError where no plan can be written: its folder is absent, or what is no plan would be replaced."""
     advice = "give the plan another name"
     try:
+        if not path.parent.is_dir():
+            raise UsageError(f"there is no folder {path.parent} for the plan {path.name}; make it, or give another")
         if not os.path.lexists(path):
             return
         if not path.is_file():
             raise UsageError(f"{path} is no file; {advice}")
         with path.open("rb") as file:
-            first = file.readline(_HEADER_BYTES).decode("utf-8-sig", errors="replace")
+            begin = file.read(_HEADER_BYTES).decode("utf-8-sig", errors="replace")
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}; {advice}") from None
-    if not set(COLUMNS) <= set(_header(first)[0]):
+    if not set(COLUMNS) <= set(_header(begin)[0]):
         raise UsageError(f"{path} exists and is no plan of retrain check; {advice}, or move it away")
 
 
@@ -113,16 +117,30 @@ def _row(picture: str, layout: Layout, findings: Sequence[Finding], hashes: Mapp
     # A copy of what the suggested class has already is of no use there.
     if action == RELABEL and any(_is_copy_in(ordered[0].to, finding) for finding in findings):
         action = MOVE
+    sha256 = hashes.get(picture) or content_hash(Path(picture))
+    if not sha256:  # gone meanwhile: no row may move whatever comes to lie there
+        action = KEEP
+    details = [_detail(finding, layout) for finding in ordered if finding.detail]
     return Row(
         action=action,
         path=path.as_posix(),
         label=path.parts[0],
         to=ordered[0].to if action == RELABEL else "",
         finding="; ".join(dict.fromkeys(finding.kind for finding in ordered)),
-        detail="; ".join(dict.fromkeys(finding.detail for finding in ordered if finding.detail))[:_LONGEST_DETAIL],
+        detail="; ".join(dict.fromkeys(details))[:_LONGEST_DETAIL],
         score=ordered[0].score,
-        sha256=hashes.get(picture) or content_hash(Path(picture)),
+        sha256=sha256,
     )
+
+
+def _detail(finding: Finding, layout: Layout) -> str:
+    """The finding's words, with the pictures that it compares this one with: nothing else in a plan shows them."""
+    others = [Path(path).relative_to(layout.data).as_posix() if _below(path, layout) else path for path in finding.paths[1:]]
+    if not others or not finding.kind.startswith(("same-file", "near-duplicate")):
+        return finding.detail
+    more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+    named = ", ".join(others[:_NAMED]) + more
+    return f"{finding.detail} as {named}" if finding.kind.startswith("same-file") else f"like {named}: {finding.detail}"
 
 
 def _is_copy_in(label: str, finding: Finding) -> bool:
@@ -130,49 +148,10 @@ def _is_copy_in(label: str, finding: Finding) -> bool:
 
 
 def _action(finding: Finding) -> str:
+    if finding.kind == "unreadable" and finding.reason not in OF_CONTENT:
+        return KEEP
     action = KINDS[finding.kind].action
     return KEEP if action == RELABEL and not finding.to else action
-
-
-# --- cells
-
-# What spreadsheets compute, and what they take for a number, a date or a truth value and write in another way.
-# After a semicolon as well: a spreadsheet that separates by it may be given commas.
-_FORMULA = re.compile(r"(?:^|(?<=;))[=+\-@\uff1d\uff0b\uff0d\uff20]")
-_MONTH = (
-    "(jan(uary)?|feb(ruary)?|mar(ch)?|apr(il)?|may|june?|july?|aug(ust)?|sept?(ember)?|oct(ober)?|nov(ember)?|dec(ember)?)"
-)
-_VALUE = re.compile(
-    rf"[0-9][0-9 .,:/e%-]*|true|false|[0-9]+[ ./-]*{_MONTH}([ ./-]*[0-9]+)?|{_MONTH}[ ./-]*[0-9]+", re.IGNORECASE
-)
-_WHOLE_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")  # comes back as it was
-_ESCAPE = re.compile(r"\\(?:(\\)|n|r|t|x([0-9a-f]{2})|u([0-9a-f]{4})|U(000[0-9a-f]{5}|0010[0-9a-f]{4}))")
-_LETTERS = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\"}
-
-
-def _cell(text: str, is_name: bool) -> str:
-    """Return the cell for a text; what is no name may come back as a spreadsheet shows it."""
-    escaped = "".join(_LETTERS.get(sign) or (sign if sign.isprintable() else _escape(sign)) for sign in text)
-    escaped = _FORMULA.sub(lambda match: _escape(match[0]), escaped)
-    if is_name and (text[:1] in (" ", "'") or (_VALUE.fullmatch(text) and not _WHOLE_NUMBER.fullmatch(text))):
-        escaped = _escape(escaped[0]) + escaped[1:]
-    # Blanks at the ends are lost in spreadsheets, and are no part of what people type.
-    return f"{escaped[:-1]}{_escape(' ')}" if is_name and escaped.endswith(" ") else escaped
-
-
-def _escape(sign: str) -> str:
-    number = ord(sign)
-    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
-
-
-def _text(cell: str) -> str:
-    """Return what a cell stands for; a backslash that escapes nothing is one that a person typed."""
-    return _ESCAPE.sub(_character, cell.strip())
-
-
-def _character(match: re.Match[str]) -> str:
-    number = match[2] or match[3] or match[4]
-    return chr(int(number, 16)) if number else {"\\": "\\", "n": "\n", "r": "\r", "t": "\t"}[match[0][1]]
 
 
 # --- read
@@ -191,7 +170,7 @@ def read(path: Path) -> list[Row]:
             raise UsageError(f"{path} has {said} '{name}'{hint or '; write a new plan with --plan'}")
     found: dict[str, tuple[int, Row]] = {}
     for number, cells in rows:
-        row = _read_row(dict(zip(header, map(_text, cells), strict=False)))
+        row = _read_row(dict(zip(header, map(from_cell, cells), strict=False)))
         mistake = mistake_in(row)
         if mistake:
             raise UsageError(f"{path}, line {number}: {mistake}")
@@ -211,8 +190,16 @@ def mistake_in(row: Row) -> str:
     return (
         _mistake_in_path(row.path)
         or (f"relabel to {_mistake_in_label(row.to)}" if row.action == RELABEL and _mistake_in_label(row.to) else "")
+        or _mistake_in_use(row)
         or _mistake_in_hash(row.sha256)
     )
+
+
+def _mistake_in_use(row: Row) -> str:
+    # Our own suggestion may stay beside a keep: whoever declines it changes one cell.
+    if not row.to or row.action == RELABEL or (row.action == KEEP and "mislabelled" in row.finding):
+        return ""
+    return f"{row.action} does nothing with the class '{row.to}' in 'to'; did you mean relabel? If not, empty the cell"
 
 
 def _mistake_in_path(path: str) -> str:
@@ -266,7 +253,7 @@ def _read_row(texts: Mapping[str, str]) -> Row:
 def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Return the header, and each row that is not empty with its line number."""
     text = _decoded(path)
-    header, separator = _header(next((line for line in text.splitlines() if line.strip(f'{_SEPARATORS}" ')), ""))
+    header, separator = _header(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         rows = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
@@ -277,11 +264,15 @@ def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     return header, rows[1:]
 
 
-def _header(line: str) -> tuple[list[str], str]:
-    """Return the names of columns and what separates them, as most columns are known by it."""
+def _header(text: str) -> tuple[list[str], str]:
+    """Return the names of columns and what separates them, as most columns are known by it; no names if it is no table."""
+    line = next((line for line in text.splitlines() if line.strip(f'{_SEPARATORS}" ')), "")
 
     def names(separator: str) -> list[str]:
-        return [cell.strip().lower() for cell in next(csv.reader([line], delimiter=separator), [])]
+        try:
+            return [cell.strip().lower() for cell in next(csv.reader([line], delimiter=separator), [])]
+        except csv.Error:
+            return []
 
     separator = max(_SEPARATORS, key=lambda separator: len(set(names(separator)) & set(COLUMNS)))
     return names(separator), separator

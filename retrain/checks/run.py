@@ -17,13 +17,13 @@ from retrain.checks.alike import find_alike
 from retrain.checks.curve import Curve, TooFewPictures, learning_curve
 from retrain.checks.findings import Finding
 from retrain.checks.gathered import Pictures, gather, parts_of_model
-from retrain.checks.nearness import Alike
+from retrain.checks.nearness import Alike, Near
 from retrain.checks.outliers import outliers
 from retrain.checks.sheet import render
 from retrain.checks.shortcuts import ShortcutRow, shortcuts
 from retrain.dataset import near_duplicates, read
 from retrain.errors import Exit
-from retrain.evaluate.splits import Gap, divided, gaps, recommended
+from retrain.evaluate.splits import Gap, divided, gaps, recommended, well_divided
 from retrain.pipeline.features import look_up, open_extractor
 from retrain.progress import SILENT, Progress
 from retrain.runner import Run, run_locally
@@ -32,16 +32,19 @@ from retrain.storage import Layout, own_folder, write_atomically
 
 SHEET, RECORD = "check.html", "check.json"
 _LEAST = 10  # pictures, for predictions of the others to mean anything
+_LEAST_UNITS = 3  # pictures of a class that differ, for it to be learnt where one of them is left out
 
 
 @dataclass(frozen=True)
 class Judged:
     """What models say that never saw the picture in question.
 
-    `logits`: float32 (n, classes), of near-duplicates kept together; `honest`: the predicted classes, int64 (n,),
-    when the grouping that is recommended is kept together as well. `units`: int64 (n,), the latter's.
+    `rows`: int64 (m,), the pictures of classes that have enough that differ; `logits`: float32 (m, classes), theirs, with
+    near-duplicates kept together; `honest`: the predicted classes of all pictures, int64 (n,), -1 for the others, when the
+    grouping that is recommended is kept together as well. `units`: int64 (n,), the latter's.
     """
 
+    rows: np.ndarray
     logits: np.ndarray
     honest: np.ndarray
     units: np.ndarray
@@ -67,6 +70,14 @@ class Report:
     def hashes(self) -> dict[str, str]:
         """The sha256 of each picture in hex, by its path."""
         return dict(zip(self.pictures.paths, self.pictures.hashes, strict=True))
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share of pictures that models label right which never saw them; None where nothing was predicted."""
+        if self.judged is None:
+            return None
+        rows = self.judged.rows
+        return float((self.judged.honest == self.pictures.classes)[rows].mean())
 
     @property
     def exit_code(self) -> Exit:
@@ -101,9 +112,11 @@ def check(
     seen = gather(listing, layout, extractor, run, progress)
     clock.lap("features and facts")
     settings = HeadSettings(seed=seed)
-    judged = _judge(seen, settings, progress)
+    rows = _alike(seen, layout)
+    near = Near(rows)
+    judged = _judge(seen, near, settings, progress)
     clock.lap("predictions")
-    found, table, short = _findings(listing.labels, layout, seen, judged, settings)
+    found, table, short = _findings(listing.labels, layout, seen, rows, near, judged, settings)
     clock.lap("findings")
     report = Report(tuple(found), seen, judged, tuple(short), table, layout.reports / SHEET, clock.seconds)
     when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
@@ -126,52 +139,73 @@ class _Clock:
         self._last = now
 
 
-def _judge(seen: Pictures, settings: HeadSettings, progress: Progress) -> Judged | None:
-    """Predict every picture by models that did not learn from it; None where there is too little to learn from."""
+def _alike(seen: Pictures, layout: Layout) -> Alike:
+    return Alike(
+        seen.paths, seen.labels(), seen.hashes, seen.features, facts.hashes_of_rows(seen.vectors),
+        parts_of_model(layout.model, seen.hashes), facts.of_rows(seen.vectors),
+    )  # fmt: skip
+
+
+def _judge(seen: Pictures, near: Near, settings: HeadSettings, progress: Progress) -> Judged | None:
+    """Predict pictures by models that did not learn from them; None where there is too little to learn from."""
     if len(seen.names) < 2 or len(seen.paths) < _LEAST:
         return None
-    progress.note("predicting each picture by models that have not seen it")
-    count = len(seen.names)
-    pairs = near_duplicates(seen.features, seen.classes).tolist()
-    units, folds = divided(seen.hashes, seen.classes, pairs, [""] * len(seen.paths))
-    if len(set(folds.tolist())) < 2:
+    # What the split of training keeps together, and what only the hashes of pictures tell.
+    pairs = np.concatenate([near_duplicates(seen.features, seen.classes), near.within.links()])
+    units, _ = divided(seen.hashes, seen.classes, pairs.tolist(), [""] * len(seen.paths))
+    rows = np.flatnonzero(well_divided(units, seen.classes, _LEAST_UNITS))
+    if len(np.unique(seen.classes[rows])) < 2:
         return None
-    logits, l2 = head.out_of_fold(seen.features, seen.classes, count, folds, settings)
-    found = gaps(seen.features, seen.classes, seen.hashes, pairs, seen.groupings, l2, settings)
+    progress.note("predicting each picture by models that have not seen it")
+    everything = len(rows) == len(seen.paths)
+    features, classes = seen.features if everything else seen.features[rows], seen.classes[rows]  # the first: no copy
+    hashes = [seen.hashes[row] for row in rows]
+    place = np.full(len(seen.paths), -1)
+    place[rows] = np.arange(len(rows))
+    among = place[pairs][(place[pairs] >= 0).all(axis=1)].tolist()
+    groupings = {name: [groups[row] for row in rows] for name, groups in seen.groupings.items()}
+    count = len(seen.names)
+    parts, folds = divided(hashes, classes, among, [""] * len(rows))
+    logits, l2 = head.out_of_fold(features, classes, count, folds, settings)
+    found = gaps(features, classes, hashes, among, groupings, l2, settings)
     grouping, honest = recommended(found), logits
     if grouping is not None:
-        units, folds = divided(seen.hashes, seen.classes, pairs, seen.groupings[grouping])
-        honest, l2 = head.out_of_fold(seen.features, seen.classes, count, folds, settings)
+        parts, folds = divided(hashes, classes, among, groupings[grouping])
+        honest, l2 = head.out_of_fold(features, classes, count, folds, settings)
+        units, _ = divided(seen.hashes, seen.classes, pairs.tolist(), seen.groupings[grouping])
     curve, why = None, ""
     try:
-        curve = learning_curve(seen.features, seen.classes, count, folds, l2, settings, None if grouping is None else units)
+        curve = learning_curve(features, classes, count, folds, l2, settings, None if grouping is None else parts)
     except TooFewPictures as error:
         why = str(error)
-    return Judged(logits, honest.argmax(axis=1), units, tuple(found), grouping, curve, why)
+    predicted = np.full(len(seen.paths), -1)
+    predicted[rows] = honest.argmax(axis=1)
+    return Judged(rows, logits, predicted, units, tuple(found), grouping, curve, why)
 
 
 def _findings(
-    all_labels: tuple[str, ...], layout: Layout, seen: Pictures, judged: Judged | None, settings: HeadSettings
+    all_labels: tuple[str, ...],
+    layout: Layout,
+    seen: Pictures,
+    rows: Alike,
+    near: Near,
+    judged: Judged | None,
+    settings: HeadSettings,
 ) -> tuple[list[Finding], dict[str, dict[str, int]], list[ShortcutRow]]:
-    of_picture = facts.of_rows(seen.vectors)
-    given = seen.labels()
+    of_picture, given = rows.facts, rows.labels
     counts = Counter(given)
     table, found = classes.sources(given, seen.sources)
     found += pictures.unreadable(seen.skipped, lambda path: _label_of(path, layout))
     found += pictures.strange(seen.paths, given, of_picture)
     found += classes.sizes({label: counts[label] for label in all_labels}) + classes.names(all_labels)
-    found += find_alike(
-        Alike(
-            seen.paths, given, seen.hashes, seen.features, facts.hashes_of_rows(seen.vectors),
-            parts_of_model(layout.model, seen.hashes), of_picture,
-        )
-    )  # fmt: skip
+    found += find_alike(rows, near)
     if judged is None:
         return found, table, []
-    found += labels.mislabelled(judged.logits, seen.classes, seen.names, seen.paths)
+    paths = tuple(seen.paths[row] for row in judged.rows)
+    found += labels.mislabelled(judged.logits, seen.classes[judged.rows], seen.names, paths)
     found += outliers(seen.features, seen.classes, seen.names, seen.paths)
-    rows, more = shortcuts(of_picture, seen.classes, seen.names, judged.units, settings.seed)
-    return [*found, *more, *_leaks(judged)], table, rows
+    short, more = shortcuts(of_picture, seen.classes, seen.names, judged.units, settings.seed)
+    return [*found, *more, *_leaks(judged)], table, short
 
 
 def _leaks(judged: Judged) -> list[Finding]:

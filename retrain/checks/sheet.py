@@ -20,6 +20,7 @@ __all__ = [
 ]  # fmt: skip
 MAX_CARDS = 60  # of one kind
 MAX_THUMBNAILS = 400  # on the page: it stays below 5 MB
+_CHANCE_SAID = ("mislabelled",)  # the score stands in the detail already
 _COMPARED = 3  # pictures beside the one that a finding is about
 _FOOTER = "Written by retrain check. The page is a single file with small copies of the pictures in it; it loads nothing."
 
@@ -29,7 +30,8 @@ class Summary:
     """What the page shows beside the findings; what is empty is left out.
 
     `name`: the folder that was checked; `when`: a line with the date; `data`: the folder of class folders, that paths
-    are shown relative to.
+    are shown relative to; `accuracy`: of models that never saw the picture in question, and `kept_together`: what they
+    learnt from all of or nothing of.
     """
 
     name: str
@@ -39,6 +41,8 @@ class Summary:
     classes: int
     skipped: int = 0
     of_classes: tuple[ClassRow, ...] = ()
+    accuracy: float | None = None
+    kept_together: str = ""
     leaks: tuple[Leak, ...] = ()
     shortcuts: tuple[Shortcut, ...] = ()
     curve: Curve | None = None
@@ -122,7 +126,7 @@ def _of_set(summary: Summary) -> list[Section]:
     """Return the sections with figures of the whole set."""
     sections = []
     if summary.of_classes:
-        sections.append(overview.classes(summary.of_classes))
+        sections.append(overview.classes(summary.of_classes, summary.accuracy, summary.kept_together))
     if summary.leaks:
         sections.append(overview.leaks(summary.leaks))
     if summary.shortcuts:
@@ -140,7 +144,7 @@ def _of_kind(
 ) -> Section:
     """Return the section of a kind: what it means, cards for what has pictures, a list for what has none."""
     row = KINDS[kind]
-    scored = any(finding.score != 1 for finding in rows)  # else it says nothing
+    scored = kind not in _CHANCE_SAID and any(finding.score != 1 for finding in rows)  # else it says nothing new
     parts = [about(f"{_sentence(row.meaning)} {_sentence(row.advice)}")]
     if any(len(finding.paths) > 1 for finding in chosen):
         parts.append(about("Framed is the picture that was found; those beside it are what it was compared with."))
@@ -152,7 +156,7 @@ def _of_kind(
         parts.append(tag("ul", *(_line(finding, scored) for finding in bare), class_="plain"))
     if len(rows) > len(cards) + len(bare):
         more = len(rows) - len(cards) - len(bare)
-        parts.append(tag("p", f"and {more:,} more: all are in check.json and in the plan", class_="soft"))
+        parts.append(tag("p", f"and {more:,} more, all in check.json", class_="soft"))
     note = "" if any(finding.matters for finding in rows) else "for information"
     return Section(f"kind-{kind}", row.title, join(parts), len(rows), note)
 

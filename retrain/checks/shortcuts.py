@@ -39,14 +39,20 @@ GROUPS = {
     "border colour": ("border_red", "border_green", "border_blue"),
     "border width": ("left", "top", "right", "bottom"),
 }
-_WORDS = {  # fact -> what it is called, how a value of it is written, how many of those make 1
-    "width": ("width", "{:.0f} pixels", 1), "height": ("height", "{:.0f} pixels", 1),
-    "aspect": ("width divided by height", "{:.2f}", 1), "bytes": ("size", "{:.1f} kB", 1e-3),
-    "turned": ("turned by EXIF", "{:.0f}", 1), "brightness": ("mean brightness", "{:.0f} %", 100),
-    "contrast": ("contrast", "{:.0f} %", 100), "darkest": ("dark parts", "{:.0f} %", 100),
-    "brightest": ("bright parts", "{:.0f} %", 100), "colourfulness": ("colourfulness", "{:.1f} %", 100),
-    "sharpness": ("sharpness", "{:.2f}", 1),
+_WORDS = {  # fact -> what it is called, how a value of it is written, its unit, how many of those make 1
+    "width": ("width", "{:.0f}", " pixels", 1), "height": ("height", "{:.0f}", " pixels", 1),
+    "aspect": ("width divided by height", "{:.2f}", "", 1), "bytes": ("size", "{:.1f}", " kB", 1e-3),
+    "brightness": ("mean brightness", "{:.0f}", " %", 100), "contrast": ("contrast", "{:.0f}", " %", 100),
+    "darkest": ("dark parts", "{:.0f}", " %", 100), "brightest": ("bright parts", "{:.0f}", " %", 100),
+    "colourfulness": ("colourfulness", "{:.1f}", " %", 100), "sharpness": ("sharpness", "{:.2f}", "", 1),
+    "border_red": ("red of the border", "{:.0f}", " %", 100), "border_green": ("green of the border", "{:.0f}", " %", 100),
+    "border_blue": ("blue of the border", "{:.0f}", " %", 100),
+    "left": ("left border", "{:.1f}", " % of the width", 100), "right": ("right border", "{:.1f}", " % of the width", 100),
+    "top": ("upper border", "{:.1f}", " % of the height", 100),
+    "bottom": ("lower border", "{:.1f}", " % of the height", 100),
 }  # fmt: skip
+_USUAL = (10, 50, 90)  # percentiles that say what is typical
+_EXPLAINS = 0.4  # how far apart those of two classes must lie to explain anything, see _apart
 
 
 @dataclass(frozen=True)
@@ -252,7 +258,7 @@ def _findings(
             rest = f"'{names[1]}'" if len(names) == 2 else "the rest"
             detail = (
                 f"{best.fact} alone tells '{names[label]}' from {rest} in {100 * best.aucs[label]:.0f} of 100 comparisons"
-                f" (AUC {best.aucs[label]:.2f}): {_typical(best.fact, columns, mine)}"
+                f" (AUC {best.aucs[label]:.2f}){_typical(best.fact, columns, mine)}"
             )
             if others:
                 detail += "; so does " + ", ".join(f"{row.fact} ({row.aucs[label]:.2f})" for row in others)
@@ -263,29 +269,55 @@ def _findings(
 
 
 def _typical(fact: str, columns: dict[str, np.ndarray], mine: np.ndarray) -> str:
-    """Say in figures how a class differs from the rest: `mine` is bool (n,)."""
+    """Say in figures how a class differs from the rest, behind a colon; nothing where they read the same.
+
+    `mine`: bool (n,).
+    """
     if fact in _BORDERS:
-        return _typical_border(columns, mine)
-    if fact == "file type" and len(np.unique(columns["format"])) > 1:
-        kinds = [columns["format"] == number for number in range(len(FORMATS))]
-        gaps = [kind[mine].mean() - kind[~mine].mean() for kind in kinds]
-        most = int(np.argmax(gaps))
-        inside, outside = (100 * kinds[most][rows].mean() for rows in (mine, ~mine))
-        return f"{inside:.0f} % of its pictures are {list(FORMATS)[most]}, of the others {outside:.0f} %"
-    # The fact whose values alone tell most, whichever way.
-    separated = {
-        name: abs(_aucs(columns[name][:, np.newaxis], np.where(mine, 0, 1), 1)[0] - 0.5)
-        for name in GROUPS[fact]
-        if name in _WORDS
-    }
-    name = max(separated, key=lambda name: separated[name])
-    called, written, times = _WORDS[name]
-    inside, outside = (written.format(np.median(columns[name][rows]) * times) for rows in (mine, ~mine))
-    return f"{called} typically {inside}, else {outside}"
+        said = _typical_border(fact, columns, mine)
+    elif fact == "file type":
+        said = _typical_type(columns, mine)
+    else:
+        said = _most_apart(GROUPS[fact], columns, mine, ~mine)
+    return f": {said}" if said else ""
 
 
-def _typical_border(columns: dict[str, np.ndarray], mine: np.ndarray) -> str:
-    """Say which border a class has, or lacks, compared with the rest."""
+def _typical_type(columns: dict[str, np.ndarray], mine: np.ndarray) -> str:
+    kinds = {f"are {kind}": columns["format"] == number for number, kind in enumerate(FORMATS)}
+    kinds["are turned by EXIF"] = columns["turned"] > 0
+    most = max(kinds, key=lambda kind: float(kinds[kind][mine].mean() - kinds[kind][~mine].mean()))
+    inside, outside = (f"{100 * kinds[most][rows].mean():.0f} %" for rows in (mine, ~mine))
+    return f"{inside} of its pictures {most}, of the others {outside}" if inside != outside else ""
+
+
+def _most_apart(facts: Sequence[str], columns: dict[str, np.ndarray], mine: np.ndarray, others: np.ndarray) -> str:
+    """Say how the fact differs whose values differ most, for how much they vary; `mine`, `others`: bool (n,)."""
+    usual = {name: [np.percentile(columns[name][rows], _USUAL) for rows in (mine, others)] for name in facts}
+    name = max(facts, key=lambda name: _apart(*usual[name]))
+    inside, outside = (_range(name, percentiles) for percentiles in usual[name])
+    if inside != outside and _apart(*usual[name]) >= _EXPLAINS:
+        return f"{_WORDS[name][0]} typically {inside}, else {outside}"
+    if len(facts) == 1:
+        return ""
+    *called, last = (_WORDS[name][0] for name in facts)
+    return f"{', '.join(called)} and {last} differ together, not one by one"
+
+
+def _apart(inside: np.ndarray, outside: np.ndarray) -> float:
+    """How far apart two ranges lie, by the wider of them: 1 where they touch or one is a point in the other, 0 if equal."""
+    gap = max(inside[0], outside[0]) - min(inside[-1], outside[-1])
+    wider = max(inside[-1] - inside[0], outside[-1] - outside[0])
+    return 1 + float(gap) / max(float(wider), 1e-6) if gap or wider else 0.0
+
+
+def _range(fact: str, percentiles: np.ndarray) -> str:
+    _, written, unit, times = _WORDS[fact]
+    low, middle, high = (written.format(value * times) for value in percentiles)
+    return f"{middle}{unit} ({low} to {high})" if low != high else f"{middle}{unit}"
+
+
+def _typical_border(fact: str, columns: dict[str, np.ndarray], mine: np.ndarray) -> str:
+    """Say which border a class has, or lacks, compared with the rest; or else how its border differs."""
     red, green, blue = (columns[name] for name in GROUPS["border colour"])
     low, high = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
     # A levels' distance of 0.2 is where grey begins to look coloured.
@@ -297,15 +329,18 @@ def _typical_border(columns: dict[str, np.ndarray], mine: np.ndarray) -> str:
     colour = max(gaps, key=lambda name: gaps[name])
     if gaps[colour] < 0.2:  # it has no border of its own; maybe it lacks that of the others
         colour = min(gaps, key=lambda name: gaps[name])
-    if abs(gaps[colour]) < 0.2:  # all have the same: they differ in width
-        colour = max(colours, key=lambda name: colours[name].mean())
+    if abs(gaps[colour]) < 0.2:  # all have the same: they differ in width, or in the shade
+        having = low >= 0 if fact == "border colour" else np.ones(len(mine), bool)
+        inside, outside = mine & having, ~mine & having
+        return _most_apart(GROUPS[fact], columns, inside, outside) if inside.any() and outside.any() else ""
     across = ("width", "height") * 2
     sides = [columns[name] * columns[whole] for name, whole in zip(GROUPS["border width"], across, strict=True)]
     widths = np.sort(np.stack(sides), axis=0)
     thin = widths[np.minimum((widths <= 0).sum(axis=0), 3), np.arange(widths.shape[1])]  # narrowest side that has one
-    parts = []
+    shares, abouts = [], []
     for rows in (mine, ~mine):
         having = rows & colours[colour]
-        about = f" (about {np.median(thin[having]):.0f} pixels on its narrowest side)" if having.any() else ""
-        parts.append((f"{100 * having.sum() / rows.sum():.0f} %", about))
-    return f"{parts[0][0]} of its pictures have a {colour} border{parts[0][1]}, of the others {parts[1][0]}{parts[1][1]}"
+        shares.append(f"{100 * having.sum() / rows.sum():.0f} %")
+        abouts.append(f" (about {np.median(thin[having]):.0f} pixels on its narrowest side)" if having.any() else "")
+    other = abouts[1] if abouts[1] != abouts[0] else ""
+    return f"{shares[0]} of its pictures have a {colour} border{abouts[0]}, of the others {shares[1]}{other}"

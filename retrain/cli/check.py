@@ -4,6 +4,7 @@ import gc
 import shlex
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from retrain.checks.run import Report
 
 _SHOWN = 3
+_LEFT_SHOWN = 10
 
 
 @click.command(short_help="Find what is wrong with the pictures: duplicates, wrong labels, leaks, shortcuts.")
@@ -77,7 +79,7 @@ def check(tf_files: Path, plan: Path | None, applied: Path | None, undo: bool, *
     check_installed()
     gc.set_threshold(100_000)  # as in train
     sys.modules.setdefault("sklearn", None)  # type: ignore[arg-type]
-    from retrain.checks.plan import refuse_foreign, write
+    from retrain.checks.plan import by_picture, refuse_foreign, write
     from retrain.checks.run import check as run
 
     if plan is not None:
@@ -86,9 +88,12 @@ def check(tf_files: Path, plan: Path | None, applied: Path | None, undo: bool, *
     lines = summary(report)
     if plan is not None:
         rows = write(plan, Layout(tf_files), report.findings, report.hashes)
-        then = f"retrain check {shlex.quote(str(tf_files))} --apply {shlex.quote(str(plan))}"
-        lines += [f"plan:          {plan} ({rows} pictures; edit it)", f"next:          {then}"]
-    elif report.findings:
+        said = f"{_count(rows, 'picture', 'pictures')}; edit it" if rows else "without rows: there is nothing to apply"
+        lines.append(f"plan:          {plan} ({said})")
+        if rows:
+            then = f"retrain check {shlex.quote(str(tf_files))} --apply {shlex.quote(str(plan))}"
+            lines.append(f"next:          {then}")
+    elif by_picture(Layout(tf_files), report.findings):
         lines.append(f"next:          retrain check {shlex.quote(str(tf_files))} --plan plan.csv")
     for line in lines:
         click.echo(printable(line))
@@ -102,30 +107,42 @@ def summary(report: "Report") -> list[str]:
 
     seen, judged = report.pictures, report.judged
     counts = Counter(finding.kind for finding in report.findings)
-    lines = [f"pictures:      {len(seen.paths)} in {len(seen.names)} classes, {len(seen.skipped)} cannot be used"]
+    classes = _count(len(seen.names), "class", "classes")
+    lines = [f"pictures:      {len(seen.paths)} in {classes}, {len(seen.skipped)} cannot be used"]
     for kind, row in KINDS.items():
         if counts[kind]:
             lines.append(f"  {counts[kind]:>6}  {row.title.lower()} ({kind}): {row.advice}")
     if not counts:
         lines.append("               nothing was found")
     shown = [finding for finding in report.findings if finding.kind in ("shortcut", "border", "leak", "colliding-names")]
-    lines += [f"{finding.kind + ':':<15}{finding.detail}" for finding in shown]
-    if judged:
-        right = float((judged.honest == seen.classes).mean())
+    lines += [f"{finding.kind + ':':<14} {finding.detail}" for finding in shown]
+    if judged and report.accuracy is not None:
         how = f"with each {judged.grouping} kept together" if judged.grouping else "with near-duplicates kept together"
-        lines.append(f"accuracy:      {percent(right)} of pictures that were not learnt from, {how}")
+        lines.append(f"accuracy:      {percent(report.accuracy)} of pictures that were not learnt from, {how}")
         if judged.curve:
             lines += [f"more:          {text}" for text in in_words(judged.curve, seen.names, _SHOWN)]
     return [*lines, f"report:        {report.sheet}"]
 
 
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
+def _say_left(skipped: Sequence[tuple[str, str]]) -> None:
+    from retrain.checks.apply import REASONS
+
+    for path, reason in skipped[:_LEFT_SHOWN]:
+        click.echo(printable(f"left {path}: {reason} ({REASONS[reason]})"))
+    if len(skipped) > _LEFT_SHOWN:
+        click.echo(f"and {len(skipped) - _LEFT_SHOWN} more")
+
+
 def _apply(tf_files: Path, plan: Path) -> int:
-    from retrain.checks.apply import REASONS, apply
+    from retrain.checks.apply import apply
     from retrain.checks.plan import read
 
     done = apply(Layout(tf_files), read(plan), Console())
-    for path, reason in done.skipped:
-        click.echo(printable(f"left {path}: {reason} ({REASONS[reason]})"))
+    _say_left(done.skipped)
     click.echo(printable(f"applied:       {done.relabelled} relabelled, {done.moved} set aside, {done.kept} kept,"
                          f" {len(done.skipped)} left"))  # fmt: skip
     if done.journal is not None:
@@ -135,12 +152,12 @@ def _apply(tf_files: Path, plan: Path) -> int:
 
 
 def _undo(tf_files: Path) -> int:
-    from retrain.checks.apply import REASONS, undo
+    from retrain.checks.apply import undo
 
     done = undo(Layout(tf_files), Console())
-    for path, reason in done.skipped:
-        click.echo(printable(f"left {path}: {reason} ({REASONS[reason]})"))
-    click.echo(printable(f"undone:        {done.restored} pictures are back, {len(done.skipped)} left"))
+    _say_left(done.skipped)
+    back = _count(done.restored, "picture is", "pictures are")
+    click.echo(f"undone:        {back} back, {len(done.skipped)} left")
     if not done.complete:
         click.echo("next:          free the names that are taken, then run")
         click.echo(printable(f"               retrain check {shlex.quote(str(tf_files))} --undo"))

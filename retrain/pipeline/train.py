@@ -84,7 +84,7 @@ def train(
             found = extractor.extract([example.path for example in listing.examples], layout, run, progress)
             examples = usable(listing, found, record, progress)
         with record.stage("split"):
-            examples, split = choose_groups(listing, examples, split, head, record, progress)
+            examples, split = choose_groups(listing, examples, split, head, target, record, progress)
             parts = divide_examples(examples, split, target, record, progress)
         with record.stage("head"):
             judged = fit_and_judge(examples, parts, head, record, progress)

@@ -37,13 +37,18 @@ class Leak:
 
 @dataclass(frozen=True)
 class Shortcut:
-    """How well one fact alone tells the label, or with `label` that class. `chance`: what guessing would give."""
+    """How well one fact alone tells the label.
+
+    `chance`: what naming the largest class each time would give. `label`: the class that it tells best, with the AUC and
+    its lower bound; empty where it tells none.
+    """
 
     fact: str
-    value: float
-    measure: str = "accuracy"  # or AUC
+    accuracy: float
+    chance: float
     label: str = ""
-    chance: float | None = None
+    auc: float = 0.5
+    low: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,11 +63,17 @@ class Point:
 
 @dataclass(frozen=True)
 class ClassCurve:
-    """The recall of a class at each point of the curve (None: not measured), and what twice the pictures bring."""
+    """The recall of a class at each point of the curve (None: not measured), and what twice the pictures bring.
+
+    `gain`: of its recall; `overall`: of the accuracy over all classes; None: too few pictures to tell. `worth_saying`: or
+    else it is too little, or may be chance.
+    """
 
     label: str
     recalls: tuple[float | None, ...]
     gain: float | None = None
+    overall: float = 0.0
+    worth_saying: bool = True
 
 
 @dataclass(frozen=True)
@@ -83,8 +94,8 @@ class Source:
     accuracy: float | None = None
 
 
-def classes(rows: Sequence[ClassRow]) -> Section:
-    """Return the table of classes; columns that say nothing are left out."""
+def classes(rows: Sequence[ClassRow], accuracy: float | None = None, kept_together: str = "") -> Section:
+    """Return the table of classes; columns that say nothing are left out. `accuracy`: of all, with what `kept_together`."""
     most = max(row.pictures for row in rows)
     columns = {"pictures": [bar_cell(f"{row.pictures:,}", row.pictures / max(most, 1)) for row in rows]}
     if any(row.skipped for row in rows):
@@ -93,7 +104,10 @@ def classes(rows: Sequence[ClassRow]) -> Section:
         columns["sources"] = [tag("td", _or_dash(row.sources)) for row in rows]
     if any(row.accuracy is not None for row in rows):
         columns["accuracy"] = [_share_cell(row.accuracy) for row in rows]
-    text = "Accuracy is the share of the pictures of a class that models which never saw them label right."
+    text = "Accuracy is the share of the pictures of a class that models which never saw them label right"
+    text += "." if accuracy is None else f"; of all pictures it is {percent(accuracy)}, with {kept_together} kept together."
+    if any(row.accuracy is None for row in rows):
+        text += " A dash: too few to be judged."
     cells = [(name(row.label), *values) for row, *values in zip(rows, *columns.values(), strict=True)]
     body = _capped("Pictures by class", ("class", *columns), cells)
     return Section("classes", "Classes", join((about(text) if "accuracy" in columns else "", body)), len(rows))
@@ -109,7 +123,9 @@ def leaks(rows: Sequence[Leak]) -> Section:
     ]  # fmt: skip
     text = (
         "Pictures that belong together, such as frames of one scene, are easy to tell when others of their group were "
-        "learnt from. The gap, with its interval, says by how much a random split flatters."
+        "learnt from. The gap, with its interval, says by how much a random split flatters. Both accuracies are of models "
+        "that are trained with fewer steps and only to be compared with each other, so they differ a little from those by "
+        "class."
     )
     return Section(
         "leaks",
@@ -125,24 +141,24 @@ def _gap(row: Leak) -> Markup:
 
 def shortcuts(rows: Sequence[Shortcut]) -> Section:
     """Return the table of facts that tell the label without a look at what is shown."""
-    head = ["fact", "told right by it alone", *["by guessing"] * any(row.chance is not None for row in rows)]
+    head = ("fact", "told right by it alone", "by guessing", "class told best", "its AUC")
     cells = [
-        [
-            join((name(row.fact), *[" of ", name(row.label)] * bool(row.label))),
-            bar_cell(_measured(row.value, row.measure), row.value),
-            *[_or_dash(None if row.chance is None else _measured(row.chance, row.measure))] * (len(head) - 2),
-        ]
+        (name(row.fact), bar_cell(percent(row.accuracy), row.accuracy), percent(row.chance),
+         name(row.label) if row.label else "–", _auc(row) if row.label else "–")
         for row in rows
-    ]
+    ]  # fmt: skip
     text = (
-        "How well a label can be told from one fact about the picture alone, without a look at what it shows. What is "
-        "far above guessing may be learnt in place of the motif. An AUC of 0.50 is guessing, 1.00 is certain."
+        "How well labels can be told from one fact about the picture alone, without a look at what it shows; guessing is to "
+        "name the largest class. What is far above that may be learnt in place of the motif. The AUC: of a picture "
+        "of the class and one of another class, how often the fact alone picks the right one; 0.50 is guessing, 1.00 is "
+        "certain. So many pictures can only prove that it is at least the figure behind it, which is what findings go by."
     )
     return Section("shortcuts", "Shortcuts", join((about(text), _capped("What facts alone tell", head, cells))))
 
 
-def _measured(value: float, measure: str) -> str:
-    return percent(value) if measure == "accuracy" else f"{measure} {value:.2f}"
+def _auc(row: Shortcut) -> Markup:
+    low = tag("span", f"at least {max(row.low, 0.0):.2f}", class_="soft")
+    return tag("span", tag("b", f"{row.auc:.2f}"), " ", low, class_="lines")
 
 
 def curve(of: Curve) -> Section:
@@ -151,7 +167,10 @@ def curve(of: Curve) -> Section:
     head = ("training pictures", "accuracy", "interval")
     cells = [(f"{dot.at:,}", percent(dot.share), f"{percent(dot.low)} to {percent(dot.high)}") for dot in dots]
     parts = [
-        about("Accuracy after training on a part of the pictures, measured on others. The band is the interval."),
+        about(
+            "Accuracy after training on a part of the pictures, measured on others. The band is the interval. Models are "
+            "trained with fewer steps here, too."
+        ),
         chart.curve("Learning curve", "training pictures", "accuracy", dots),
         _folded(table("Accuracy by number of training pictures", head, cells)),
     ]
@@ -161,19 +180,20 @@ def curve(of: Curve) -> Section:
 
 
 def _by_class(of: Curve) -> list[Markup]:
-    """The classes that gain most come first."""
-    rows = sorted(of.classes, key=lambda row: (-(row.gain if row.gain is not None else -1.0), row.label))
+    """The classes that more pictures would help most come first."""
+    rows = sorted(of.classes, key=lambda row: (*_rank(row), row.label))
     sizes = [point.pictures for point in of.points]
     floor = chart.scale_floor([recall for row in rows for recall in row.recalls if recall is not None])
     text = (
         f"The share of each class that is found, with the same numbers of training pictures; from {100 * floor:.0f} % to "
-        "100 %. First the classes that should gain most from twice as many pictures."
+        "100 %. First the classes where twice as many pictures should help most: by what they add to the accuracy over all. "
+        "About the same: less than a point, or no more than chance."
     )
     shown = rows[:MAX_ROWS]
-    head = ("class", *(f"{size:,}" for size in sizes), "gain, in points")
+    head = ("class", *(f"{size:,}" for size in sizes), "doubling, in points", "over all")
     cells = [
         (name(row.label), *(_or_dash(None if recall is None else percent(recall)) for recall in row.recalls),
-         _or_dash(None if row.gain is None else points(row.gain)))
+         _doubling(row), points(row.overall) if _helps(row) else "–")
         for row in shown
     ]  # fmt: skip
     charts = tag("ul", *(_multiple(row, sizes, floor) for row in shown), class_="multiples")
@@ -181,10 +201,24 @@ def _by_class(of: Curve) -> list[Markup]:
     return [tag("h3", "By class"), about(text), charts, _rest(len(rows)), figures]
 
 
+def _helps(row: ClassCurve) -> bool:
+    return row.gain is not None and row.worth_saying
+
+
+def _rank(row: ClassCurve) -> tuple[bool, bool, float]:
+    return not _helps(row), row.gain is None, -row.overall if _helps(row) else 0.0
+
+
+def _doubling(row: ClassCurve) -> str:
+    if row.gain is None:
+        return "too few to tell"
+    return points(row.gain) if row.worth_saying else "about the same"
+
+
 def _multiple(row: ClassCurve, sizes: Sequence[int], floor: float) -> Markup:
     measured = [(size, recall) for size, recall in zip(sizes, row.recalls, strict=True) if recall is not None]
     words = percent(measured[-1][1]) if measured else "not measured"
-    gain = "" if row.gain is None else f", doubling {points(row.gain)}"
+    gain = f", doubling: {_doubling(row)}"
     drawn = chart.small(row.label, "recall", measured, floor) if measured else ""
     return tag("li", tag("b", name(row.label)), drawn, tag("span", words, gain, class_="soft"))
 
