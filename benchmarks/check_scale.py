@@ -9,8 +9,9 @@ planted rows differ in 0 to 8 of 128 bits. `near_duplicates` (the split of `trai
 child process each, with one thread, so that a busy machine matters less: seconds are those of the processor, the median
 of rounds taken in turns, and peak memory is what the call adds to that of the features. `whole_check` is all that a check
 does once features and facts are there, predictions and the search included, but for the page; once. Recall: planted pairs
-that end up connected; rows of the lump in its largest component. Components as of all pairs: the share of components, of at least two
-rows, that trees find exactly as the comparison of all pairs does, also for 10,000 where trees are not used otherwise.
+that end up connected; rows of the lump in its largest component. Components as of all pairs: the share of components, of
+at least two rows, that trees find exactly as the comparison of all pairs does, also for 10,000 where trees are not used
+otherwise.
 Met: the time a row is at most twice that for the fewest rows; memory less than the features', of the whole check less
 than five times the features'; recall and share at least 0.999.
 """
