@@ -3,6 +3,7 @@
 Facts are kept in the same cache as features, as a space of their own: they too are a vector that follows from the bytes.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -50,17 +51,19 @@ class Facts(NamedTuple):
 SIZE = len(Facts._fields) + _WORDS
 
 
-def space() -> tuple[str, str, str, str]:
+def space(crop_borders: bool = False) -> tuple[str, str, str, str]:
     """Name everything that decides the numbers, as a space of the cache."""
-    return ("facts", VERSION, DECODER, "numpy")
+    return ("facts", VERSION, f"{DECODER}/crop-borders" if crop_borders else DECODER, "numpy")
 
 
-def measure(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
+def measure(data: bytes, crop_borders: bool = False) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the facts of a picture file's bytes, and then its hash, as float32 (SIZE,), and the decoder's notes.
 
-    Raises BadImage as `images.decode` does.
+    With `crop_borders`, the facts are those of what lies within the borders. Raises BadImage as `images.decode` does.
     """
     picture = decode(data, at_least=_SIDE)
+    if crop_borders:
+        picture = _without_borders(picture)
     image = picture.image
     scale = _SIDE / max(image.size)
     if scale < 1:
@@ -68,6 +71,16 @@ def measure(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
         image = image.resize((size[0], size[1]), Image.Resampling.BOX)
     facts = _facts(picture, np.asarray(image), len(data))
     return np.array([*facts, *_hash(image)], np.float32), picture.notes
+
+
+def _without_borders(picture: Picture) -> Picture:
+    image = picture.image
+    cut = image.crop(borders.inside(np.asarray(image)))
+    width, height = (
+        round(whole * part / decoded)
+        for whole, part, decoded in zip((picture.width, picture.height), cut.size, image.size, strict=True)
+    )
+    return replace(picture, image=cut, width=width, height=height)
 
 
 def _facts(picture: Picture, pixels: np.ndarray, size: int) -> Facts:

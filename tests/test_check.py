@@ -217,3 +217,17 @@ def test_a_class_too_small_to_be_learnt_does_not_keep_the_others_from_being_judg
         report.judged.honest[row] for row in range(len(report.pictures.paths)) if report.pictures.classes[row] == rare
     ] == [-1]
     assert not any("rare" in finding.labels for finding in report.findings if finding.kind == "mislabelled")
+
+
+def test_a_frame_that_marks_a_class_is_found_and_gone_with_its_cure(tmp_path: Path, squares: Backbone) -> None:
+    for number in range(80):
+        path = tmp_path / "data" / ("even", "odd")[number % 2] / f"{chr(97 + number // 26)}{chr(97 + number % 26)}.png"
+        patch(path, number)
+        if number % 2:
+            framed = Image.new("RGB", (112, 112))
+            framed.paste(Image.open(path), (8, 8))
+            framed.save(path)
+    assert counts(check(tmp_path, squares))["border"] == 1
+    cured = check(tmp_path, squares, crop_borders=True).findings
+    left = [finding.detail for finding in cured if finding.kind in ("border", "shortcut")]
+    assert all(detail.startswith("file size alone") for detail in left)  # the files are larger still

@@ -1,11 +1,12 @@
 """All that the checks look at, row by row: features, facts and hashes of the pictures that can be used."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from retrain import artifact, bottlenecks, facts
+from retrain import artifact, bottlenecks, facts, views
 from retrain.dataset import Listing, Skipped
 from retrain.errors import ModelRefused
 from retrain.pipeline.features import Extractor
@@ -44,8 +45,10 @@ def gather(listing: Listing, layout: Layout, extractor: Extractor, run: Run, pro
     """Compute what the cache lacks of features and facts, and put both together."""
     paths = [example.path for example in listing.examples]
     found = extractor.extract(paths, layout, run, progress)
-    with bottlenecks.Store(layout.bottlenecks, bottlenecks.Space(*facts.space()), progress) as store:
-        seen = bottlenecks.measured(paths, store, _facts, facts.SIZE, name="facts", run=run, progress=progress)
+    crop = extractor.view == views.CROP_BORDERS
+    with bottlenecks.Store(layout.bottlenecks, bottlenecks.Space(*facts.space(crop)), progress) as store:
+        measure = partial(_facts, crop)
+        seen = bottlenecks.measured(paths, store, measure, facts.SIZE, name="facts", run=run, progress=progress)
     place = {int(row): at for at, row in enumerate(seen.rows)}
     # A file may have changed between the two: what is said of it must be of the same bytes.
     both = [at for at, row in enumerate(found.rows) if seen.hashes[place[int(row)]] == found.hashes[at]] if place else []
@@ -71,8 +74,8 @@ def gather(listing: Listing, layout: Layout, extractor: Extractor, run: Run, pro
     )
 
 
-def _facts() -> bottlenecks.Measure:
-    return facts.measure
+def _facts(crop: bool) -> bottlenecks.Measure:
+    return partial(facts.measure, crop_borders=crop)
 
 
 def parts_of_model(model: Path, hashes: tuple[str, ...]) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found. `hashes`: sha256 in hex of the pictures, by path; `computed`: features computed in this run."""
+    """What `check` found. `sources`: pictures of each class, by source; `seconds`: by stage."""
 
     findings: tuple[Finding, ...]
     pictures: Pictures
@@ -91,6 +91,7 @@ def check(
     *,
     image_size: int | None = None,
     weights: str | os.PathLike[str] | None = None,
+    crop_borders: bool = False,
     seed: int = 0,
     run: Run = run_locally,
     progress: Progress = SILENT,
@@ -107,7 +108,7 @@ def check(
     backbone = look_up(backbone, image_size, weights)
     listing = read(layout)
     own_folder(layout.reports)
-    extractor = open_extractor(backbone, image_size, weights, False, progress)
+    extractor = open_extractor(backbone, image_size, weights, crop_borders, progress)
     clock.lap("listing")
     seen = gather(listing, layout, extractor, run, progress)
     clock.lap("features and facts")

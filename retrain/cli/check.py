@@ -53,6 +53,11 @@ _LEFT_SHOWN = 10
     shell_complete=complete_files,
     help="File of weights for a network of keras.applications.",
 )
+@click.option(
+    "--crop-borders",
+    is_flag=True,
+    help="Look at what lies within the borders of each picture, as a model trained with --crop-borders does.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of the folds.")
 def check(tf_files: Path, plan: Path | None, applied: Path | None, undo: bool, **options: Any) -> int:
     """Look for what may be wrong with the pictures in TF_FILES/data/<class>/... and change nothing.
