@@ -76,6 +76,11 @@ for _command in (train, check, label, classify, backbones, completion):
     cli.add_command(_command)
 
 
+def least_memory() -> int:
+    """Return the bytes of address space below which no command is begun."""
+    return _LEAST_MEMORY + _MEMORY_A_CORE * (os.cpu_count() or 1)
+
+
 def _refuse_little_memory() -> None:
     """Raise EnvironmentProblem under a limit (`ulimit -v`) so low that OpenBLAS, say, would end the process itself."""
     try:
@@ -83,7 +88,7 @@ def _refuse_little_memory() -> None:
     except ImportError:  # Windows
         return
     allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
-    needed = _LEAST_MEMORY + _MEMORY_A_CORE * (os.cpu_count() or 1)
+    needed = least_memory()
     if allowed != resource.RLIM_INFINITY and allowed < needed:
         raise EnvironmentProblem(
             f"memory is limited to {allowed // 2**20} MiB and {needed // 2**20} MiB are needed; raise the limit (ulimit -v)"

@@ -30,6 +30,7 @@ from PIL import Image
 
 from retrain import artifact, pipeline
 from retrain.backbones import Backbone
+from retrain.cli import least_memory
 from retrain.images import find
 from tests.drawing import COLOURS, draw, draw_classes
 from tests.faults.pictures import CUT, FOREIGN, PICTURES, content, write_all
@@ -216,9 +217,9 @@ def held_by(model: Path, picture: Path) -> tuple[int, int]:
 
 @pytest.fixture
 def small_and_large(tmp_path: Path) -> tuple[Path, Path]:
-    """Two good pictures, one of which needs 256 MB."""
+    """Two good pictures, one of which needs 448 MB: its layers, and the page that they are laid on."""
     large = tmp_path / "large.png"
-    Image.new("RGB", (8000, 8000)).save(large)
+    Image.new("RGBA", (8000, 8000)).save(large)
     return draw(tmp_path / "small.png", COLOURS["red"], 1), large
 
 
@@ -233,7 +234,10 @@ def test_where_memory_runs_out_the_picture_is_named_and_the_others_go_on(
     """Number 7: a large but good picture, and too little memory for it alone."""
     small, large = small_and_large
     _, peak = held_by(worked / "model", small)
-    done = command("label", large, small, "--model", worked / "model", "--top", "1", **limited(peak + 32 * 2**20))
+    size = max(peak + 32 * 2**20, least_memory())  # less is refused before the work begins
+    if size > peak + 400 * 2**20:
+        pytest.skip("with so many cores, as much is asked for as both pictures need")
+    done = command("label", large, small, "--model", worked / "model", "--top", "1", **limited(size))
     in_order(done, 3)
     assert done.stderr == f"retrain: skipped {large}: too-large (out of memory)\n" and "small.png" in done.stdout
     in_order(command("label", large, "--model", worked / "model"), 0)
@@ -246,7 +250,7 @@ def test_where_there_is_no_memory_for_the_model_one_line_says_so(
     before, _ = held_by(worked / "model", small_and_large[0])
     done = command("label", small_and_large[0], "--model", worked / "model", **limited(before + 8 * 2**20))
     in_order(done, 6)
-    assert not done.stdout and done.stderr.startswith("retrain: out of memory") and done.stderr.count("\n") == 1
+    assert not done.stdout and done.stderr.startswith("retrain: memory is limited to") and done.stderr.count("\n") == 1
 
 
 # --- nobody else
