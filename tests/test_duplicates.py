@@ -92,6 +92,7 @@ def test_links_connect_exactly_what_pairs_connect_and_are_pairs_themselves() -> 
     assert links < pairs and joined(links, 2500) == joined(pairs, 2500)
 
 
+@pytest.mark.weights  # for the time that it takes
 @pytest.mark.parametrize("exact", [True, False])
 def test_thousands_of_nearly_equal_frames_give_links_and_not_millions_of_pairs(
     exact: bool, monkeypatch: pytest.MonkeyPatch
@@ -117,6 +118,7 @@ def test_rows_of_zeros_are_no_reason_to_fail() -> None:
 # --- trees
 
 
+@pytest.mark.weights  # for the time that it takes
 def test_trees_connect_what_the_comparison_of_all_pairs_connects(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = crowded_features(6000), np.arange(6000) % 4
     exactly = joined(found(features, labels), 6000)
@@ -126,6 +128,7 @@ def test_trees_connect_what_the_comparison_of_all_pairs_connects(monkeypatch: py
     assert joined(links, 6000) == exactly and len(links) > 500
 
 
+@pytest.mark.weights  # for the time that it takes
 def test_rows_that_are_equal_are_connected_though_they_fill_many_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours, "EXACT", 0)
     features = random_features(3000, 64)
