@@ -211,13 +211,16 @@ def test_a_stopped_container_ends_itself(engine: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [[], ["--entrypoint", "dumb-init"]], ids=["plain", "as the scripts"])
 @pytest.mark.parametrize("delay", [0, 0.05, 0.2])
-def test_a_container_that_is_stopped_as_it_starts_ends_itself(engine: str, delay: float, options: list[str]) -> None:
+def test_a_container_that_is_stopped_as_it_starts_ends_itself(
+    engine: str, delay: float, options: list[str], trained: Path
+) -> None:
     """Process 1 hears only what it has a handler for, and Python takes a while to have one."""
     name = f"retrain-test-early-{os.getpid()}-{delay}-{len(options)}"
-    line = [engine, "run", "--rm", "--interactive", "--name", name, *CLOSED, *options, f"{IMAGE}:runtime"]
+    line = [engine, "run", "--rm", "--interactive", "--name", name, *CLOSED, "--user", "0"]
+    line += ["-v", f"{trained / 'model'}:/model:ro", *options, f"{IMAGE}:runtime"]
     line += ["--", "/bin/sh", "-c", 'exec retrain "$@"', "sh"] if options else []
     with subprocess.Popen(  # nothing comes on its standard input, so it would wait for ever
-        [*line, "label", "-", "--model", "/opt"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*line, "label", "-", "--model", "/model"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as running:
         deadline = time.monotonic() + 60
         while "true" not in subprocess.run(
