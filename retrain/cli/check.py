@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retrain.cli.console import Console, percent, printable
-from retrain.cli.options import Folder, complete_backbones, complete_files, image_size_option
+from retrain.cli.options import File, Folder, backbone_options
 from retrain.errors import Exit, UsageError
 from retrain.storage import Layout
 
@@ -26,33 +26,17 @@ _LEFT_SHOWN = 10
 @click.argument("tf_files", type=Folder())
 @click.option(
     "--plan",
-    type=click.Path(path_type=Path, readable=False),
-    shell_complete=complete_files,
+    type=File(),
     help="File to write a plan to: a row of CSV for each picture that something was found about, to be edited.",
 )
 @click.option(
     "--apply",
     "applied",
-    type=click.Path(path_type=Path, readable=False),
-    shell_complete=complete_files,
+    type=File(),
     help="Do what a plan says: relabel moves a picture to another class folder, move sets it aside in TF_FILES/set_aside/.",
 )
 @click.option("--undo", is_flag=True, help="Take back the plan that was applied last.")
-@click.option(
-    "--backbone",
-    metavar="NAME|HANDLE",
-    default="efficientnet-lite0",
-    show_default=True,
-    shell_complete=complete_backbones,
-    help="Network that gives the features, as for retrain train.",
-)
-@image_size_option
-@click.option(
-    "--weights",
-    type=click.Path(path_type=Path, readable=False),
-    shell_complete=complete_files,
-    help="File of weights for a network of keras.applications.",
-)
+@backbone_options
 @click.option(
     "--crop-borders",
     is_flag=True,

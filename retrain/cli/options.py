@@ -38,6 +38,14 @@ class Folder(click.Path):
         return _listed_by_shell(incomplete, "dir")
 
 
+class File(Folder):
+    """A path for which a shell offers files."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Let the shell list files."""
+        return _listed_by_shell(incomplete, "file")
+
+
 class Choice(click.Choice):
     """A choice that names the nearest value for one that it does not know."""
 
@@ -117,3 +125,18 @@ model_option = click.option(
     show_default=True,
     help="Model folder, as written by retrain train.",
 )
+
+
+def backbone_options(function: Function) -> Function:
+    """Add the options that choose the network that gives the features."""
+    function = click.option("--weights", type=File(), help="File of weights for a network of keras.applications.")(function)
+    function = image_size_option(function)
+    return click.option(
+        "--backbone",
+        metavar="NAME|HANDLE",
+        default="efficientnet-lite0",
+        show_default=True,
+        shell_complete=complete_backbones,
+        help="Pretrained network that gives the features: a name from `retrain backbones`, the address of a TF Hub feature"
+        " vector, a SavedModel folder or a .tar.gz of one.",
+    )(function)

@@ -11,10 +11,8 @@ import click
 from retrain.cli.console import Console, percent, printable, skipped_line
 from retrain.cli.options import (
     Folder,
-    complete_backbones,
-    complete_files,
+    backbone_options,
     from_options,
-    image_size_option,
     settings_options,
 )
 from retrain.errors import Exit
@@ -34,22 +32,7 @@ _SHOWN = 10
     type=Folder(),
     help="Folder to write the model to.  [default: TF_FILES/model]",
 )
-@click.option(
-    "--backbone",
-    metavar="NAME|HANDLE",
-    default="efficientnet-lite0",
-    show_default=True,
-    shell_complete=complete_backbones,
-    help="Pretrained network that gives the features: a name from `retrain backbones`, the address of a TF Hub feature"
-    " vector, a SavedModel folder or a .tar.gz of one.",
-)
-@image_size_option
-@click.option(
-    "--weights",
-    type=click.Path(path_type=Path, readable=False),
-    shell_complete=complete_files,
-    help="File of weights for a network of keras.applications.",
-)
+@backbone_options
 @click.option(
     "--crop-borders",
     is_flag=True,
