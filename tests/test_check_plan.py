@@ -104,10 +104,10 @@ def test_each_picture_has_one_row_with_its_strongest_action_and_rows_are_in_orde
 
 
 def test_a_copy_of_what_the_suggested_class_has_is_set_aside(layout: Layout, tmp_path: Path) -> None:
-    one, other = layout.data / "red" / "1.png", layout.data / "blue" / "1.png"
-    twice = Finding("same-file-two-classes", "", (str(one), str(other)), ("blue", "red"))
+    one, other = str(layout.data / "red" / "1.png"), str(layout.data / "blue" / "1.png")
+    hashes = {one: "1" * 64, other: "1" * 64}
     for to, action in (("blue", "move"), ("green", "relabel")):
-        plan.write(tmp_path / "plan.csv", layout, [twice, finding("mislabelled", one, 0.9, to=to)], {})
+        plan.write(tmp_path / "plan.csv", layout, [finding("mislabelled", one, 0.9, to=to)], hashes)
         (row,) = plan.read(tmp_path / "plan.csv")
         assert (row.action, row.path) == (action, "red/1.png")
 

@@ -55,7 +55,8 @@ def write(path: Path, layout: Layout, findings: Sequence[Finding], hashes: Mappi
     Raises UsageError where a file lies there that is no plan, EnvironmentProblem where it cannot be written.
     """
     refuse_foreign(path)
-    rows = [_row(picture, layout, found, hashes) for picture, found in by_picture(layout, findings).items()]
+    there = {(_label(path, layout), sha256) for path, sha256 in hashes.items() if _below(path, layout)}
+    rows = [_row(picture, layout, found, hashes, there) for picture, found in by_picture(layout, findings).items()]
     rows.sort(key=lambda row: (_STRENGTH.index(row.action), -row.score, os.fsencode(row.path)))
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
@@ -111,21 +112,28 @@ def _below(picture: str, layout: Layout) -> bool:
     return path.is_relative_to(layout.data) and len(path.relative_to(layout.data).parts) > 1
 
 
-def _row(picture: str, layout: Layout, findings: Sequence[Finding], hashes: Mapping[str, str]) -> Row:
+def _label(picture: str, layout: Layout) -> str:
+    return Path(picture).relative_to(layout.data).parts[0]
+
+
+def _row(
+    picture: str, layout: Layout, findings: Sequence[Finding], hashes: Mapping[str, str], there: set[tuple[str, str]]
+) -> Row:
+    """`there`: class and sha256 of every picture."""
     ordered = sorted(findings, key=lambda finding: (_STRENGTH.index(_action(finding)), -finding.score))
     action, path = _action(ordered[0]), Path(picture).relative_to(layout.data)
-    # A copy of what the suggested class has already is of no use there.
-    if action == RELABEL and any(_is_copy_in(ordered[0].to, finding) for finding in findings):
-        action = MOVE
     sha256 = hashes.get(picture) or content_hash(Path(picture))
+    label, to = _label(picture, layout), ordered[0].to
+    if action == RELABEL and to != label and (to, sha256) in there:  # what the class has already is of no use there
+        action = MOVE
     if not sha256:  # gone meanwhile: no row may move whatever comes to lie there
         action = KEEP
     details = [_detail(finding, layout) for finding in ordered if finding.detail]
     return Row(
         action=action,
         path=path.as_posix(),
-        label=path.parts[0],
-        to=ordered[0].to if action == RELABEL else "",
+        label=label,
+        to=to if action == RELABEL else "",
         finding="; ".join(dict.fromkeys(finding.kind for finding in ordered)),
         detail="; ".join(dict.fromkeys(details))[:_LONGEST_DETAIL],
         score=ordered[0].score,
@@ -141,10 +149,6 @@ def _detail(finding: Finding, layout: Layout) -> str:
     more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
     named = ", ".join(others[:_NAMED]) + more
     return f"{finding.detail} as {named}" if finding.kind.startswith("same-file") else f"like {named}: {finding.detail}"
-
-
-def _is_copy_in(label: str, finding: Finding) -> bool:
-    return finding.kind == "same-file-two-classes" and label in finding.labels
 
 
 def _action(finding: Finding) -> str:
