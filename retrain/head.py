@@ -7,8 +7,9 @@ than the price of one. The head that is kept is trained last, at the best streng
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,8 @@ _UNCHOSEN = 1e-2
 _LEAST_STEPS, _MOST_STEPS, _PASSES = 300, 5000, 40
 _WAY, _HIGHEST_RATE = 10, 0.02  # steps times rate: how far Adam can carry a weight, twice over
 _STEPS_AT_ONCE = 250  # a graph cannot be interrupted while it runs
+_SMALL = 2**26  # bytes of features; of larger ones no copy is made, only of the rows of a few steps
+_BLOCK = 4096  # rows whose spread is measured at a time
 _FEW_PICTURES = 300  # with fewer to validate on, one part is too small to choose by
 _INNER_FOLDS = 3
 
@@ -191,7 +194,7 @@ def _train_many(
     bank = layers.Dense(heads * classes, kernel_initializer="zeros", dtype=precision(settings.precision), name="heads")
     bank.build((None, features.shape[1]))
     with native_chatter_dropped():  # oneDNN's, at each kernel that it lacks in half precision
-        _descend(tf, bank, (features - mean) / scale, labels, classes, masks, strengths, settings)
+        _descend(tf, bank, _Rows(features, mean, scale), labels, classes, masks, strengths, settings)
     kernels, biases = (np.asarray(tensor, np.float64) for tensor in bank.get_weights())
     if not (np.isfinite(kernels).all() and np.isfinite(biases).all()):
         raise EnvironmentProblem(
@@ -210,10 +213,27 @@ def _train_many(
     ]
 
 
+class _Rows(NamedTuple):
+    """The rows to learn from, and what standardises them: float32 (n, d), (d,), (d,)."""
+
+    features: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+
+    def standardised(self, numbers: np.ndarray) -> np.ndarray:
+        inputs = self.features[numbers]
+        inputs -= self.mean
+        inputs /= self.scale
+        return inputs
+
+
 def _standardisation(features: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each feature, float32; a feature that never varies keeps its scale."""
-    mean = features[rows].mean(axis=0, dtype=np.float64)
-    scale = features[rows].std(axis=0, dtype=np.float64)
+    chosen = np.flatnonzero(rows)
+    blocks = [chosen[at : at + _BLOCK] for at in range(0, len(chosen), _BLOCK)]
+    mean = np.sum([features[block].sum(axis=0, dtype=np.float64) for block in blocks], axis=0) / len(chosen)
+    squares = np.sum([((features[block] - mean) ** 2).sum(axis=0) for block in blocks], axis=0)
+    scale = np.sqrt(squares / len(chosen))
     scale[scale < 1e-6] = 1.0
     return mean.astype(np.float32), scale.astype(np.float32)
 
@@ -221,7 +241,7 @@ def _standardisation(features: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray
 def _descend(
     tf: Any,
     bank: "keras.layers.Dense",
-    inputs: np.ndarray,
+    rows: _Rows,
     labels: np.ndarray,
     classes: int,
     masks: np.ndarray,
@@ -231,37 +251,54 @@ def _descend(
     """Adam on mini-batches, the learning rate falling along a cosine; the loop is one graph."""
     import keras
 
-    rows, steps = len(labels), step_count(len(labels), settings)
-    batch = min(settings.batch_size, rows)
-    order = tf.constant(_batches(rows, steps, batch, settings.seed))
-    x, y = tf.constant(inputs), tf.one_hot(labels, classes)
-    weights = tf.constant(_example_weights(labels, classes, masks, settings.class_weight))
+    steps = step_count(len(labels), settings)
+    batch = min(settings.batch_size, len(labels))
     penalties = tf.constant(np.tile(np.repeat(strengths, classes), len(masks)), tf.float32)
     optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate(steps, settings), steps))
     if bank.dtype_policy.name == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(bank.trainable_variables)
 
-    def step(number: Any, last: Any) -> tuple[Any, Any]:
-        chosen = order[number]
+    def step(x: Any, y: Any, weights: Any) -> None:
         with tf.GradientTape() as tape:
-            logits = tf.reshape(tf.cast(bank(tf.gather(x, chosen)), tf.float32), (batch, len(masks), -1, classes))
-            target = tf.gather(y, chosen)[:, tf.newaxis, tf.newaxis]
+            logits = tf.reshape(tf.cast(bank(x), tf.float32), (batch, len(masks), -1, classes))
+            target = tf.one_hot(y, classes)[:, tf.newaxis, tf.newaxis]
             losses = tf.nn.softmax_cross_entropy_with_logits(tf.broadcast_to(target, tf.shape(logits)), logits)
-            loss = optimizer.scale_loss(tf.reduce_sum(losses * tf.gather(weights, chosen)[:, :, tf.newaxis]) / batch)
+            loss = optimizer.scale_loss(tf.reduce_sum(losses * weights[:, :, tf.newaxis]) / batch)
         kernel_gradient, bias_gradient = tape.gradient(loss, [bank.kernel.value, bank.bias.value])
         # The gradient of the penalty is known; leaving it to the tape costs three more passes over the weights.
         kernel_gradient += optimizer.scale_loss(2 * penalties) * bank.kernel.value
         optimizer.apply([kernel_gradient, bias_gradient], bank.trainable_variables)
-        return number + 1, last
 
-    # Written with while_loop, for which autograph, half of the time until the first step, is not needed.
-    @tf.function(autograph=False)
-    def descend(first: Any, last: Any) -> None:
-        tf.while_loop(lambda number, last: number < last, step, (first, last), parallel_iterations=1)
+    # What is large is passed in: a graph would hold what it captures for as long as the process lives. Written with
+    # while_loop, for which autograph, half of the time until the first step, is not needed.
+    @tf.function(autograph=False, reduce_retracing=True)
+    def descend(x: Any, y: Any, weights: Any, order: Any) -> None:
+        def one(number: Any) -> Any:
+            chosen = order[number]
+            step(tf.gather(x, chosen), tf.gather(y, chosen), tf.gather(weights, chosen))
+            return number + 1
 
-    for first in range(0, steps, _STEPS_AT_ONCE):
-        descend(tf.constant(first), tf.constant(min(first + _STEPS_AT_ONCE, steps)))
+        tf.while_loop(lambda number: number < tf.shape(order)[0], one, (tf.constant(0),), parallel_iterations=1)
+
+    weights = _example_weights(labels, classes, masks, settings.class_weight)
+    for inputs, numbers, order in _portions(tf, rows, _batches(len(labels), steps, batch, settings.seed)):
+        descend(inputs, *map(tf.constant, (labels[numbers], weights[numbers], order)))
+
+
+def _portions(tf: Any, rows: _Rows, order: np.ndarray) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
+    """Yield some steps at a time: standardised rows, their numbers, and which of them each step takes."""
+    everything = np.arange(len(rows.features))
+    small = rows.features.nbytes <= _SMALL
+    inputs = tf.constant(rows.standardised(everything)) if small else None
+    at_once = _STEPS_AT_ONCE if small else max(1, _SMALL // (order.shape[1] * rows.features.shape[1] * 4))
+    for first in range(0, len(order), at_once):
+        part = order[first : first + at_once]
+        if small:
+            yield inputs, everything, part
+        else:
+            numbers, places = np.unique(part, return_inverse=True)
+            yield tf.constant(rows.standardised(numbers)), numbers, places.reshape(part.shape).astype(np.int32)
 
 
 def _batches(rows: int, steps: int, batch: int, seed: int) -> np.ndarray:

@@ -169,7 +169,8 @@ def _hits(
         rows = np.flatnonzero(of_these.any(axis=0))
         steps = math.ceil(head.step_count(len(rows), settings) / _SPEED)
         fewer = settings if settings.steps else replace(settings, steps=min(max(_LEAST_STEPS, steps), _MOST_STEPS))
-        heads = head.fit_each(features[rows], labels[rows], classes, of_these[:, rows], l2, fewer)
+        inputs = features if len(rows) == len(features) else features[rows]  # the first: no copy
+        heads = head.fit_each(inputs, labels[rows], classes, of_these[:, rows], l2, fewer)
         for fold, fitted in zip(numbers[first:], heads, strict=False):
             judged = folds == fold
             hits[judged] = fitted.logits(features[judged]).argmax(axis=1) == labels[judged]
