@@ -39,7 +39,7 @@ from retrain import backbones, bottlenecks, facts, head, images, views
 from retrain.checks.findings import Finding
 from retrain.checks.shortcuts import ShortcutRow, shortcuts
 from retrain.dataset import near_duplicates, read
-from retrain.evaluate.splits import divided
+from retrain.evaluation.splits import divided
 from retrain.pipeline.groups import groupings
 from retrain.runner import Network, Runner, run_locally
 from retrain.settings import FOLDER, HeadSettings

@@ -23,7 +23,7 @@ import numpy as np
 from retrain import head
 from retrain.checks import labels
 from retrain.dataset import near_duplicates
-from retrain.evaluate.splits import divided
+from retrain.evaluation.splits import divided
 from retrain.settings import HeadSettings
 
 SHARE = 0.05

@@ -14,7 +14,7 @@ from retrain.checks.gathered import Pictures
 from retrain.checks.run import Judged, Report
 from retrain.checks.shortcuts import ShortcutRow
 from retrain.dataset import Skipped
-from retrain.evaluate import Accuracy, accuracy
+from retrain.evaluation import Accuracy, accuracy
 from retrain.report import overview
 from retrain.storage import Layout
 

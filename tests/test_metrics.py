@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from retrain.evaluate import accuracy, wilson_interval
+from retrain.evaluation import accuracy, wilson_interval
 
 PUBLISHED = [  # R. G. Newcombe, Statistics in Medicine 17 (1998), table I, method 3; the last two by hand
     (81, 263, 0.2553, 0.3662),

@@ -17,7 +17,7 @@ from retrain import HeadSettings, SplitSettings, artifact, load
 from retrain.backbones import Backbone
 from retrain.cli.train import summary
 from retrain.errors import NothingUsable, UsageError
-from retrain.evaluate import Accuracy
+from retrain.evaluation import Accuracy
 from retrain.pipeline import Result, train
 from retrain.progress import Silent
 from tests.drawing import COLOURS, draw, draw_classes

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from retrain.evaluate.splits import NEAR_DUPLICATES, gaps, recommended
+from retrain.evaluation.splits import NEAR_DUPLICATES, gaps, recommended
 from retrain.settings import HeadSettings
 
 SCENES, FRAMES, SIZE = 24, 8, 16

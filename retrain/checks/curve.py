@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from retrain import head
-from retrain.evaluate import Accuracy, wilson_interval
+from retrain.evaluation import Accuracy, wilson_interval
 from retrain.settings import HeadSettings
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)

@@ -23,7 +23,7 @@ from retrain.checks.sheet import render
 from retrain.checks.shortcuts import ShortcutRow, shortcuts
 from retrain.dataset import near_duplicates, read
 from retrain.errors import Exit
-from retrain.evaluate.splits import Gap, divided, gaps, recommended, well_divided
+from retrain.evaluation.splits import Gap, divided, gaps, recommended, well_divided
 from retrain.pipeline.features import look_up, open_extractor
 from retrain.progress import SILENT, Progress
 from retrain.runner import Run, run_locally

@@ -13,7 +13,7 @@ from statistics import NormalDist
 import numpy as np
 
 from retrain.checks.findings import Finding
-from retrain.evaluate import Accuracy, accuracy
+from retrain.evaluation import Accuracy, accuracy
 from retrain.facts import Facts
 from retrain.images import FORMATS
 

@@ -10,7 +10,7 @@ import numpy as np
 from retrain.checks.findings import KINDS
 from retrain.checks.sheet import ClassCurve, ClassRow, Curve, Leak, Point, Shortcut, Source, Summary
 from retrain.checks.shortcuts import ShortcutRow
-from retrain.evaluate import Accuracy, accuracy
+from retrain.evaluation import Accuracy, accuracy
 from retrain.storage import Layout
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 from retrain import artifact, head
 from retrain.dataset import Listing, grouped, near_duplicates
 from retrain.errors import ModelRefused, UsageError
-from retrain.evaluate.splits import Gap, divided, gaps, recommended
+from retrain.evaluation.splits import Gap, divided, gaps, recommended
 from retrain.pipeline.examples import Examples
 from retrain.pipeline.record import Record
 from retrain.progress import Progress

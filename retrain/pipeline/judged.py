@@ -11,7 +11,7 @@ from retrain import artifact, devices, head
 from retrain.dataset import Item, Split, SplitError, divide, near_duplicates
 from retrain.dataset.split import DEFAULT_FOLDS
 from retrain.errors import ModelRefused, NothingUsable, UsageError
-from retrain.evaluate import Accuracy, accuracy
+from retrain.evaluation import Accuracy, accuracy
 from retrain.head import Head, Sweep
 from retrain.pipeline.examples import Examples
 from retrain.pipeline.record import Record

@@ -20,7 +20,7 @@ from retrain.backbones import Backbone
 from retrain.bottlenecks import Bottlenecks
 from retrain.dataset import Listing, Skipped, Split
 from retrain.errors import Exit, RetrainError, Terminated
-from retrain.evaluate.splits import Gap
+from retrain.evaluation.splits import Gap
 from retrain.runner import cores
 from retrain.settings import HeadSettings, SplitSettings, as_plain
 from retrain.storage import Layout, is_own, own_folder, write_atomically

@@ -10,7 +10,7 @@ import numpy as np
 from retrain import artifact, backbones
 from retrain.backbones import Backbone
 from retrain.dataset import PARTS, Skipped, read
-from retrain.evaluate import Accuracy
+from retrain.evaluation import Accuracy
 from retrain.pipeline.examples import Examples, usable
 from retrain.pipeline.features import Extractor, look_up, open_extractor
 from retrain.pipeline.groups import choose_groups

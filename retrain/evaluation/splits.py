@@ -8,7 +8,7 @@ import numpy as np
 
 from retrain import head
 from retrain.dataset import Item, divide
-from retrain.evaluate.metrics import Accuracy, accuracy
+from retrain.evaluation.metrics import Accuracy, accuracy
 from retrain.settings import HeadSettings
 
 FOLDS = 5
