@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-weights test-faults fuzz test-release test-containers test-all check docs bench images lock dist clean
+.PHONY: help install demo test test-weights test-faults fuzz test-release test-containers test-browser test-all check docs bench images lock dist clean
 
 help:
 	@echo 'make install       make .venv and install retrain'
@@ -16,6 +16,7 @@ help:
 	@echo 'make fuzz          the same, 50 times as long; ROUNDS=N times'
 	@echo 'make test-release  the tests that build the package and install it; needs the package index'
 	@echo 'make test-containers  the tests of the images that make images built'
+	@echo 'make test-browser  the tests that open reports in Chromium, which must be installed'
 	@echo 'make test-all      all of these'
 	@echo 'make check         ruff, mypy, the import contracts, and whether generated pages are up to date'
 	@echo 'make docs          write docs/commands.md and docs/backbones.md again'
@@ -57,7 +58,7 @@ demo: install
 	@ls classified/*-[01].*
 
 test: $(VENV)/.installed-tests
-	$(BIN)/python -m pytest -m "not weights and not release and not container and not faults"
+	$(BIN)/python -m pytest -m "not weights and not release and not container and not faults and not browser"
 
 test-weights: $(VENV)/.installed-tests
 	$(BIN)/python -m pytest -m weights
@@ -75,7 +76,10 @@ test-release: $(VENV)/.installed-tests
 test-containers: $(VENV)/.installed-tests
 	$(BIN)/python -m pytest -m container
 
-test-all: test test-weights test-faults test-release test-containers
+test-browser: $(VENV)/.installed-tests
+	$(BIN)/python -m pytest -m browser
+
+test-all: test test-weights test-browser test-faults test-release test-containers
 
 check: $(VENV)/.installed-tests
 	$(BIN)/ruff check .

@@ -28,7 +28,7 @@ import numpy as np
 from retrain import backbones, bottlenecks, images, views
 from retrain.dataset import Item, divide, near_duplicates
 from retrain.pipeline.examples import Examples
-from retrain.pipeline.judged import fit_and_judge
+from retrain.pipeline.judged import Judged, fit_and_judge
 from retrain.pipeline.record import Record
 from retrain.progress import SILENT
 from retrain.runner import Network, Runner
@@ -90,6 +90,12 @@ def read_folds(file: Path, known: dict[str, tuple[np.ndarray, str]], by_unit: bo
 
 def ours(rows: Rows, fold: int, seed: int, folder: Path) -> tuple[float, float]:
     """Return the accuracy of retrain's head on a fold, and the strength of the L2 penalty that it chose."""
+    _, judged = judged_on(rows, fold, seed, folder)
+    return judged.accuracy.value, judged.fitted.sweep.l2
+
+
+def judged_on(rows: Rows, fold: int, seed: int, folder: Path) -> tuple[Examples, Judged]:
+    """Train as `retrain train` does on the other folds, and judge on this one."""
     to_learn = np.flatnonzero(rows.folds != fold)
     parts = tuple("test" if number == fold else "" for number in rows.folds)
     columns = (rows.hashes, rows.classes.tolist(), rows.groups, parts)
@@ -101,8 +107,7 @@ def ours(rows: Rows, fold: int, seed: int, folder: Path) -> tuple[float, float]:
     examples = Examples(rows.labels, rows.features, rows.classes, rows.hashes, nothing, nothing, rows.groups, parts)
     settings = HeadSettings(seed=seed)
     record = Record(Layout(folder), backbones.DEFAULT, SplitSettings(), settings)
-    judged = fit_and_judge(examples, split, settings, record, SILENT)
-    return judged.accuracy.value, judged.sweep.l2
+    return examples, fit_and_judge(examples, split, settings, record, SILENT)
 
 
 def minus_log_loss(fitted: Any, features: np.ndarray, classes: np.ndarray) -> float:

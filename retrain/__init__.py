@@ -4,11 +4,12 @@ A frozen, pretrained backbone gives each picture's features once (its bottleneck
 softmax head is trained on them and judged on pictures it never saw; the model folder that comes out labels pictures
 without TensorFlow. In the order in which data flows:
 
-    images -> views -> runner -> (backbones) -> bottlenecks -> head -> artifact -> label -> classify
+    images -> views -> runner -> (backbones) -> bottlenecks -> head -> artifact -> label -> classify | evaluate
 
     import retrain
     report = retrain.check("tf_files")
     result = retrain.train("tf_files")
+    found = retrain.evaluate("tf_files")
     model = retrain.load("tf_files/model")
     model.label("image.jpg")[0]     # Score(label='elsa', score=0.99621)
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from retrain.checks.run import check as check
     from retrain.errors import BadImage as BadImage
     from retrain.errors import RetrainError as RetrainError
+    from retrain.evaluation.evaluated import Evaluated as Evaluated
+    from retrain.evaluation.run import evaluate as evaluate
     from retrain.model import Model as Model
     from retrain.model import load as load
     from retrain.pipeline import Result as Result
@@ -33,7 +36,9 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "BadImage": "retrain.errors",
+    "Evaluated": "retrain.evaluation.evaluated",
     "check": "retrain.checks.run",
+    "evaluate": "retrain.evaluation.run",
     "HeadSettings": "retrain.settings",
     "Model": "retrain.model",
     "Result": "retrain.pipeline",

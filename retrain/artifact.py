@@ -21,7 +21,7 @@ import re
 import shlex
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,12 +71,23 @@ class Placed(NamedTuple):
 class Reference:
     """A sample of the training features under the first member.
 
-    `features`: float16 (m, feature_size); `hashes`: uint8 (m, 32), the pictures' sha256; `labels`: int32 (m,).
+    `features`: float16 (m, feature_size); `hashes`: uint8 (m, 32), the pictures' sha256; `labels`: int32 (m,);
+    `held_out`: float32 (n, 2), what `nearest.held_out` found of pictures when they were not learnt from.
     """
 
     features: np.ndarray
     hashes: np.ndarray
     labels: np.ndarray
+    held_out: np.ndarray = field(default_factory=lambda: np.empty((0, 2), np.float32))
+
+    def check(self, feature_size: int, classes: int) -> None:
+        """Raise ValueError where the arrays do not fit one another or the model."""
+        count = len(self.labels)
+        shapes = {"features": (count, feature_size), "hashes": (count, 32), "labels": (count,)}
+        if any(getattr(self, name).shape != shape for name, shape in shapes.items()) or self.held_out.shape[1:] != (2,):
+            raise ValueError("its reference has arrays of other sizes")
+        if not ((self.labels >= 0) & (self.labels < classes)).all() or self.hashes.dtype != np.uint8:
+            raise ValueError("its reference has other labels")
 
 
 @dataclass(frozen=True)
@@ -95,6 +106,7 @@ class Artifact:
 class Loaded:
     """A verified model folder. `artifact` is ready; split and reference are parsed when asked for."""
 
+    folder: Path
     artifact: Artifact
     manifest: Mapping[str, Any]
     _files: Mapping[str, bytes]
@@ -106,20 +118,34 @@ class Loaded:
 
     def reference(self) -> Reference:
         """Return the sample of training features."""
+        from safetensors import SafetensorError
         from safetensors.numpy import load
 
-        return Reference(**load(self._files[self.manifest["reference"]["file"]]))
+        try:
+            reference = Reference(**load(self._files[self.manifest["reference"]["file"]]))
+            reference.check(len(self.artifact.members[0].kernel), len(self.artifact.labels))
+        except (ValueError, TypeError, SafetensorError) as error:
+            raise ModelRefused(f"the reference of the model cannot be used ({error}); train again") from None
+        return reference
 
 
-def reference_sample(hashes: Sequence[str]) -> np.ndarray:
-    """Return the rows, int64, of a sample of at most 2,000: those with the smallest hashes, so that it is stable."""
-    return np.sort(np.argsort(np.array(hashes), kind="stable")[:_REFERENCE_ROWS])
+def reference_sample(hashes: Sequence[str], labels: np.ndarray) -> np.ndarray:
+    """Return the rows, int64, of a sample of at most 2,000, as even over the classes as can be.
+
+    `hashes`: sha256 in hex; `labels`: int64 (n,). Of each class those with the smallest hashes, so that it is stable.
+    """
+    order = np.lexsort((np.array(hashes), labels))
+    firsts = np.searchsorted(labels[order], labels[order], side="left")
+    rank = np.arange(len(order)) - firsts
+    return np.sort(order[np.argsort(rank, kind="stable")[:_REFERENCE_ROWS]])
 
 
 def save(
     folder: Path, artifact: Artifact, reference: Reference, split: Sequence[Placed], split_settings: Mapping[str, Any]
-) -> None:
+) -> str:
     """Write a model folder, all or nothing; a model that is there stays whole until the new one is.
+
+    Returns the sha256 that the manifest has of itself, in hex, by which a model is told from any other.
 
     Raises UsageError where the folder holds something else, EnvironmentProblem where it cannot be written.
     """
@@ -151,7 +177,7 @@ def save(
         }
         for member in artifact.members
     ]
-    sample = tensors({"features": reference.features, "hashes": reference.hashes, "labels": reference.labels})
+    sample = tensors({item.name: np.ascontiguousarray(getattr(reference, item.name)) for item in fields(reference)})
     body = {
         "format": FORMAT,
         "version": VERSION,
@@ -168,7 +194,9 @@ def save(
     body["files"] = {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()}
     own_folder(folder)
     with locked(folder / ".lock", "saving a model"):
-        _replace(folder, files, labels, _canonical(body))
+        manifest = _canonical(body)
+        _replace(folder, files, labels, manifest)
+    return str(json.loads(manifest)["sha256"])
 
 
 def _replace(folder: Path, files: dict[str, bytes], labels: bytes, manifest: bytes) -> None:
@@ -218,7 +246,7 @@ def load(folder: Path) -> Loaded:
         if files[manifest["labels_file"]] != _labels_text(manifest["labels"]):
             raise ValueError("it has other labels")
         _check_labels(folder, files[manifest["labels_file"]])
-        return Loaded(_assemble(manifest, files), manifest, files)
+        return Loaded(folder, _assemble(manifest, files), manifest, files)
     except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
         raise ModelRefused(f"{folder / MANIFEST} does not fit its files ({error}); train again") from None
 

@@ -31,6 +31,7 @@ REASONS = {
     "link-loop": "a link to a folder that is read anyway",
     "changed": "the file changed while it was read",
     "bad-features": "the network gave values that are not finite",
+    "learnt-from": "the model has learnt from it, so it says nothing of how good the model is",
     "left-out": "would have leaked between the parts, or belongs to no class",
 }  # why a picture was not used: stable identifiers, and what they mean
 

@@ -1,7 +1,7 @@
 """Label one picture: image -> scores. No TensorFlow."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -11,8 +11,9 @@ import numpy as np
 from retrain import artifact, views
 from retrain.errors import BadImage, ModelRefused
 from retrain.images import read_bytes
+from retrain.nearest import Nearest
 from retrain.runner import Runner, open_network
-from retrain.settings import SCORE_DECIMALS
+from retrain.settings import SCORE_DECIMALS, UNKNOWN_RATE
 
 
 class Score(NamedTuple):
@@ -27,20 +28,41 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True)
 class Labelled:
-    """What a model says of one picture: `scores` of all labels, highest first, and the picture's real extension."""
+    """What a model says of one picture: `scores` of all labels, highest first, and the picture's real extension.
+
+    `typicality`: how usual it is among pictures of these classes, see `retrain.nearest`; None where the model cannot tell.
+    `unknown`: it is less than the rate of false alarms that was asked for. `neighbours`: the nearest training pictures.
+    """
 
     scores: tuple[Score, ...]
     extension: str
     notes: tuple[str, ...] = ()
+    typicality: float | None = None
+    unknown: bool = False
+    neighbours: tuple["Neighbour", ...] = ()
+
+
+class Neighbour(NamedTuple):
+    """A training picture, by the sha256 of its file in hex; `similarity`: cosine of the features, at most 1."""
+
+    label: str
+    similarity: float
+    sha256: str
 
 
 class Labeller:
     """A loaded model that labels pictures. Not thread-safe: make one for each thread with `copy`."""
 
-    def __init__(self, model: artifact.Artifact, threads: int = 1) -> None:
-        """Prepare a model; raises ModelRefused where it needs a newer version of this program."""
+    def __init__(
+        self, model: artifact.Artifact, threads: int = 1, *, nearest: Nearest | None = None, unknown: float = 0.0
+    ) -> None:
+        """Prepare a model; raises ModelRefused where it needs a newer version of this program.
+
+        `nearest`: its reference, without which nothing is known of how usual a picture is; `unknown`: the share of
+        pictures of known classes that may be called unknown by mistake, 0 for no picture being called so.
+        """
         self.model = model
-        self._threads = threads
+        self._threads, self._nearest, self._unknown = threads, nearest, unknown
         for member in model.members:
             if member.preprocessing != views.preprocessing_id(member.view, member.image_size):
                 raise ModelRefused(
@@ -58,30 +80,51 @@ class Labeller:
 
     def copy(self) -> "Labeller":
         """Return a labeller of the same model for another thread."""
-        return Labeller(self.model, self._threads)
+        return Labeller(self.model, self._threads, nearest=self._nearest, unknown=self._unknown)
 
-    def label_bytes(self, data: bytes) -> Labelled:
-        """Label a picture given as the bytes of its file; raises BadImage for one that cannot be used."""
+    def label_bytes(self, data: bytes, neighbours: int = 0) -> Labelled:
+        """Label a picture given as the bytes of its file; raises BadImage for one that cannot be used.
+
+        `neighbours`: how many of the nearest training pictures to name.
+        """
         picture = views.decode_for(data, self.model.members[0].image_size)
-        total = np.zeros(len(self.model.labels))
+        total, first = np.zeros(len(self.model.labels)), None
         for member, runner in zip(self.model.members, self._runners, strict=True):
             if member.image_size != self.model.members[0].image_size:
                 picture = views.decode_for(data, member.image_size)
             pixels = views.render(picture, member.view, member.image_size)
+            features = runner.features(pixels[np.newaxis])[0]
             with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at
-                logits = runner.features(pixels[np.newaxis])[0] @ member.kernel + member.bias
-                logits = logits / self.model.temperature["none"]
-            if not np.isfinite(logits).all():
+                logits = features @ member.kernel + member.bias
+                cooled = logits / self.model.temperature["none"]
+            if not np.isfinite(cooled).all():
                 raise BadImage("bad-features")
-            total += softmax(logits)
+            total += softmax(cooled)
+            first = (features, logits) if first is None else first
         scores = total / len(self.model.members)
         order = np.argsort(-scores, kind="stable")
         ranked = tuple(Score(self.model.labels[index], float(scores[index])) for index in order)
-        return Labelled(ranked, picture.extension, picture.notes)
+        assert first is not None  # a model has members
+        return self._compared(Labelled(ranked, picture.extension, picture.notes), *first, neighbours)
 
-    def label(self, image: str | os.PathLike[str]) -> Labelled:
+    def _compared(self, labelled: Labelled, features: np.ndarray, logits: np.ndarray, count: int) -> Labelled:
+        """Add what the reference says; `features`, `logits`: of the first member, (feature_size,) and (classes,)."""
+        if self._nearest is None:
+            return labelled
+        near = self._nearest.neighbours(features, count) if count else ()
+        typicality = None
+        if self._nearest.can_tell:
+            typicality = float(self._nearest.typicality(features[np.newaxis], logits[np.newaxis])[0])
+        return replace(
+            labelled,
+            typicality=typicality,
+            unknown=typicality is not None and typicality <= self._unknown,
+            neighbours=tuple(Neighbour(self.model.labels[one.label], one.similarity, one.sha256) for one in near),
+        )
+
+    def label(self, image: str | os.PathLike[str], neighbours: int = 0) -> Labelled:
         """Label a picture file; raises BadImage for one that cannot be used."""
-        return self.label_bytes(read_bytes(Path(image)))
+        return self.label_bytes(read_bytes(Path(image)), neighbours)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -90,6 +133,11 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum()
 
 
-def load(model: str | os.PathLike[str], threads: int = 1) -> Labeller:
+def of(loaded: artifact.Loaded, threads: int = 1, unknown: float = UNKNOWN_RATE) -> Labeller:
+    """Return what labels with a model folder that was loaded."""
+    return Labeller(loaded.artifact, threads, nearest=Nearest(loaded.reference()), unknown=unknown)
+
+
+def load(model: str | os.PathLike[str], threads: int = 1, unknown: float = UNKNOWN_RATE) -> Labeller:
     """Load and verify a model folder; raises ModelRefused."""
-    return Labeller(artifact.load(Path(model)).artifact, threads)
+    return of(artifact.load(Path(model)), threads, unknown)

@@ -7,18 +7,20 @@ from pathlib import Path
 from retrain import artifact
 from retrain.classify import Outcome
 from retrain.classify import classify as classify_folder
-from retrain.label import Labelled, Labeller, Score
+from retrain.label import Labelled, Score
+from retrain.label import of as labelling
 from retrain.progress import SILENT, Progress
 from retrain.runner import cores
+from retrain.settings import UNKNOWN_RATE
 from retrain.storage import DEFAULT_MODEL
 
 
 class Model:
     """A verified model. Not thread-safe; loading is cheap, so load one for each thread."""
 
-    def __init__(self, loaded: artifact.Loaded) -> None:
-        self._loaded = loaded
-        self._labeller = Labeller(loaded.artifact, threads=cores())
+    def __init__(self, loaded: artifact.Loaded, unknown: float = UNKNOWN_RATE) -> None:
+        self._loaded, self._unknown = loaded, unknown
+        self._labeller = labelling(loaded, cores(), unknown)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -37,9 +39,13 @@ class Model:
         """
         return list(self._labeller.label(image).scores)
 
-    def label_bytes(self, data: bytes) -> Labelled:
-        """Label a picture given as the bytes of its file, and tell how it was read; raises BadImage."""
-        return self._labeller.label_bytes(data)
+    def label_bytes(self, data: bytes, neighbours: int = 0) -> Labelled:
+        """Label a picture given as the bytes of its file, and tell all that is known of it; raises BadImage.
+
+        `unknown` of what is returned says whether it is unlike all that the model learnt from; `neighbours` are as many
+        of the nearest training pictures as were asked for.
+        """
+        return self._labeller.label_bytes(data, neighbours)
 
     def classify(
         self,
@@ -55,7 +61,7 @@ class Model:
         Pictures that cannot be used are counted in the outcome and named in the manifest. Raises UsageError,
         NothingUsable and EnvironmentProblem as `retrain.classify.classify` says.
         """
-        single = Labeller(self._loaded.artifact)
+        single = labelling(self._loaded, unknown=self._unknown)
         return classify_folder(single, Path(images), Path(out), sort=sort, dry_run=dry_run, progress=progress)
 
     def split(self) -> Iterable[artifact.Placed]:
@@ -63,9 +69,11 @@ class Model:
         return self._loaded.split()
 
 
-def load(model: str | os.PathLike[str] = DEFAULT_MODEL) -> Model:
+def load(model: str | os.PathLike[str] = DEFAULT_MODEL, *, unknown: float = UNKNOWN_RATE) -> Model:
     """Load a model folder and verify every file of it.
+
+    `unknown`: the share of pictures of the known classes that may be called unknown by mistake; 0: none is called so.
 
     Raises ModelRefused where there is none, or a file is missing, changed or not ours.
     """
-    return Model(artifact.load(Path(model)))
+    return Model(artifact.load(Path(model)), unknown)

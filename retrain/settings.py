@@ -17,6 +17,8 @@ from retrain.errors import UsageError, did_you_mean
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 CLASS_WEIGHTS = ("none", "balanced")
 SCORE_DECIMALS = 5
+UNKNOWN = "unknown"  # what a picture is called that is unlike the training pictures
+UNKNOWN_RATE = 0.05  # of pictures of the known classes: so many may be called unknown by mistake
 FOLDER, NAME, AUTO = GROUPS = ("folder", "name", "auto")  # values of --groups that are no expressions
 
 

@@ -134,7 +134,9 @@ def test_labels_txt_has_one_line_a_label_in_order(saved: Path) -> None:
 def test_the_reference_sample_keeps_the_smallest_hashes_in_order_of_rows() -> None:
     hashes = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(2500)]
     smallest = set(sorted(hashes)[:2000])
-    assert [hashes[row] for row in artifact.reference_sample(hashes)] == [value for value in hashes if value in smallest]
+    assert [hashes[row] for row in artifact.reference_sample(hashes, np.zeros(2500, np.int64))] == [
+        value for value in hashes if value in smallest
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)

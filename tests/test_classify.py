@@ -125,7 +125,7 @@ def test_the_spreadsheet_has_the_same_rows_as_the_exact_manifest(labeller: Label
     exact = rows(tmp_path / "out")
     assert len(table) == len(exact) == 6
     for cells, row in zip(table, exact, strict=True):
-        assert list(cells) == ["source", "copy", "label", "score", "reason", "detail"]
+        assert list(cells) == ["source", "copy", "label", "score", "reason", "detail", "nearest"]
         assert cells["source"] == row["source"].encode("utf-8", "backslashreplace").decode()
         assert (float(cells["score"]) if cells["score"] else None) == row["score"]
         assert all(cells[name] == row[name] for name in ("copy", "label", "reason", "detail"))

@@ -44,7 +44,8 @@ def test_scores_are_the_softmax_of_one_matrix_product(model: artifact.Artifact, 
     (member,) = model.members
     pixels = views.render(views.decode_for(picture.read_bytes(), member.image_size), member.view, member.image_size)
     features = Runner(member.network.data).features(pixels[np.newaxis])[0].astype(np.float64)
-    powers = [np.exp(features @ member.kernel[:, column] + member.bias[column]) for column in range(len(model.labels))]
+    logits = (features @ member.kernel + member.bias) / model.temperature["none"]
+    powers = [np.exp(logits[column]) for column in range(len(model.labels))]
     expected = {label: power / sum(powers) for label, power in zip(model.labels, powers, strict=True)}
     assert dict(labeller.label(picture).scores) == pytest.approx(expected, abs=1e-6)
 

@@ -16,7 +16,7 @@ from retrain.images import Found, find, read_bytes
 from retrain.label import Labelled, Labeller
 from retrain.progress import SILENT, Progress
 from retrain.runner import Run, run_locally
-from retrain.settings import SCORE_DECIMALS
+from retrain.settings import SCORE_DECIMALS, UNKNOWN
 from retrain.storage import folder_locked
 
 _WINDOW = 8  # pictures under way per core; each holds its file's bytes, so fewer than where only features are kept
@@ -63,6 +63,7 @@ def classify(
 ) -> Outcome:
     """Copy each picture below `images`, bytes unchanged, to `out/<label>-<score>.<real extension>`.
 
+    One that is unlike all that the model learnt from goes to `out/unknown-<score>...`, with the score of its nearest label.
     Names that clash get `-2`, `-3` ... in the order of the sources; nothing is overwritten, and a picture that an
     earlier run copied under the same name is not copied again. `sort`: one folder a label. `dry_run`: nothing is written.
     `told` hears of every row. Memory does not grow with the number of pictures.
@@ -84,7 +85,9 @@ def classify(
         raise NothingUsable(f"{images} holds no files; give a folder of pictures")
     outcome = Outcome()
     with _prepared(out, dry_run) as manifest, progress.bar("classify", total) as advance:
-        copier = _Copier(out, safe_names(labeller.model.labels), sort, manifest, outcome, dry_run)
+        # A class called unknown and what is unlike all classes go by one name: to people they are the same.
+        names = safe_names(dict.fromkeys([*labeller.model.labels, UNKNOWN]))
+        copier = _Copier(out, names, sort, manifest, outcome, dry_run)
         for answer in run(partial(_make_worker, labeller), find(images)):
             told(copier.take(answer))
             advance()
@@ -171,11 +174,12 @@ class _Copier:
             self._outcome.skipped[row.reason] += 1
             self._manifest.intend(row)
             return row
-        label, score = answer.labelled.scores[0]
+        nearest, score = answer.labelled.scores[0]
+        label = UNKNOWN if answer.labelled.unknown else nearest
         self._outcome.labels[label] += 1
         folder = f"{self._names[label]}/" if self._sort else ""
         stem = f"{folder}{self._names[label]}-{score:.{SCORE_DECIMALS}f}"
-        row = Row(str(answer.path), label=label, score=score)
+        row = Row(str(answer.path), label=label, score=score, nearest=nearest if answer.labelled.unknown else "")
         return self._place(row, stem, answer.labelled.extension, answer.data)
 
     def _place(self, row: Row, stem: str, extension: str, data: bytes) -> Row:

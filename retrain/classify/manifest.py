@@ -17,11 +17,15 @@ from retrain.errors import UsageError, from_os_error
 
 MANIFEST_JSONL, MANIFEST_CSV = "manifest.jsonl", "manifest.csv"
 _JOURNAL = ".manifest.journal"
+_ADDED = "nearest"  # a column that manifests did not have at first
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One source, by its absolute path. `copy`: relative to the output folder, empty where it was skipped for `reason`."""
+    """One source, by its absolute path. `copy`: relative to the output folder, empty where it was skipped for `reason`.
+
+    `nearest`: for a picture that is called unknown, the label that it would have had, whose score is `score`.
+    """
 
     source: str
     copy: str = ""
@@ -29,6 +33,7 @@ class Row:
     score: float | None = None
     reason: str = ""
     detail: str = ""
+    nearest: str = ""
 
     @property
     def key(self) -> tuple[bytes, ...]:
@@ -44,7 +49,10 @@ class Row:
         """Read a line of JSON; raises ValueError for one that is not a row."""
         values = json.loads(line)
         texts = [field.name for field in fields(cls) if field.name != "score"]
-        if not isinstance(values, dict) or set(values) != {*texts, "score"}:
+        if not isinstance(values, dict):
+            raise ValueError("not a row")
+        values.setdefault(_ADDED, "")
+        if set(values) != {*texts, "score"}:
             raise ValueError("not a row")
         if not all(isinstance(values[name], str) for name in texts) or not isinstance(values["score"], float | None):
             raise ValueError("not a row")
@@ -52,6 +60,7 @@ class Row:
 
 
 _HEADER = [field.name for field in fields(Row)]
+_HEADERS = [",".join(_HEADER).encode(), ",".join(name for name in _HEADER if name != _ADDED).encode()]
 
 
 class Manifest:
@@ -73,7 +82,7 @@ class Manifest:
         table = self._folder / MANIFEST_CSV
         if table.exists():
             with table.open("rb") as file:
-                if file.readline(1000).strip() != ",".join(_HEADER).encode():
+                if file.readline(1000).strip() not in _HEADERS:
                     raise UsageError(f"{table} was not written by retrain classify; choose another output folder")
         last: tuple[bytes, ...] = ()
         for row in self._rows():

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f\ud800-\udfff]')
 # Names of devices on Windows, and of the manifest: a label may be a folder beside it.
@@ -10,7 +10,7 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|manifest\.(c
 _LONGEST = 180  # bytes; leaves room for the score, a number and an extension in the usual 255
 
 
-def safe_names(labels: Sequence[str]) -> dict[str, str]:
+def safe_names(labels: Iterable[str]) -> dict[str, str]:
     """Return label -> text for file names: distinct even where case does not count, and no path.
 
     Characters that some system forbids become `_`. Where two labels come out alike, all but the first (in the order

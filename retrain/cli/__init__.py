@@ -16,6 +16,7 @@ from retrain.cli.check import check
 from retrain.cli.classify import classify
 from retrain.cli.completion import completion
 from retrain.cli.console import printable
+from retrain.cli.evaluate import evaluate
 from retrain.cli.label import label
 from retrain.cli.options import Group
 from retrain.cli.train import train
@@ -60,6 +61,7 @@ def cli(debug: bool) -> None:
     \b
       retrain train tf_files/                    learn from tf_files/data/<class>/...
       retrain check tf_files/                    find pictures that are wrong, double or in the wrong class
+      retrain evaluate tf_files/                 say how good the model is, and show where it errs
       retrain label image.jpg                    say what is on a picture
       retrain classify pictures/ classified/     copy each picture to <label>-<score>.jpg
 
@@ -72,7 +74,7 @@ def cli(debug: bool) -> None:
         os.environ[_DEBUG] = "1"
 
 
-for _command in (train, check, label, classify, backbones, completion):
+for _command in (train, check, evaluate, label, classify, backbones, completion):
     cli.add_command(_command)
 
 

@@ -9,10 +9,12 @@ import click
 from click.shell_completion import CompletionItem
 
 from retrain.errors import did_you_mean
+from retrain.settings import UNKNOWN_RATE
 from retrain.storage import DEFAULT_MODEL
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Settings = TypeVar("Settings")
+_HIGHEST_RATE = 0.5
 
 
 class Group(click.Group):
@@ -124,6 +126,36 @@ model_option = click.option(
     default=DEFAULT_MODEL,
     show_default=True,
     help="Model folder, as written by retrain train.",
+)
+
+
+class Rate(click.ParamType):
+    """A share above 0 and at most a half, or `off`, which is 0."""
+
+    name = "RATE|off"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the share, or fail."""
+        if value == "off":
+            return 0.0
+        try:
+            rate = float(value)
+        except ValueError:
+            rate = -1.0
+        if not (0 < rate <= _HIGHEST_RATE or value == 0.0):  # NaN is neither; a default comes as a number
+            self.fail(
+                f"'{value}' is neither 'off' nor a share above 0 and at most {_HIGHEST_RATE}, such as 0.05", param, ctx
+            )
+        return rate
+
+
+unknown_option = click.option(
+    "--unknown",
+    type=Rate(),
+    default=UNKNOWN_RATE,
+    show_default=True,
+    help="Call a picture unknown that is unlike the training pictures: so much so that of pictures of the known classes no"
+    " more than this share is called so by mistake. off: never.",
 )
 
 

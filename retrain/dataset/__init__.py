@@ -7,8 +7,9 @@ split       training, validation and test parts, or folds, from content hashes
 
 from retrain.dataset.duplicates import near_duplicates
 from retrain.dataset.read import Example, Listing, Skipped, grouped, read
-from retrain.dataset.split import PARTS, Item, Split, SplitError, divide
+from retrain.dataset.split import PARTS, TEST, TRAIN, VALIDATION, Item, Split, SplitError, divide
 
 __all__ = [
-    "PARTS", "Example", "Item", "Listing", "Skipped", "Split", "SplitError", "divide", "grouped", "near_duplicates", "read",
+    "PARTS", "TEST", "TRAIN", "VALIDATION", "Example", "Item", "Listing", "Skipped", "Split", "SplitError", "divide",
+    "grouped", "near_duplicates", "read",
 ]  # fmt: skip

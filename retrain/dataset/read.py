@@ -64,19 +64,20 @@ def read(
     validation_dir: Path | None = None,
     test_dir: Path | None = None,
     test_source: str | None = None,
+    what: str = "the folder to train on",
 ) -> Listing:
     """List the examples of a working folder, and of the folders set apart for validation and test.
 
     A label is the exact name of a class folder. Folders that we write, and folders and files that start with a dot,
     are no classes. Links to folders are followed unless they lead back.
 
-    Pictures of `test_source` are to be tested on.
+    Pictures of `test_source` are to be tested on. `what`: the working folder in words, for errors.
 
     Raises UsageError for a path that is missing or no folder, groups that match nothing, or an unknown source;
     NothingUsable where there are no class folders.
     """
-    _must_be_folder(layout.root, "the folder to train on")
-    _must_be_folder(layout.data, "the folder to train on")
+    _must_be_folder(layout.root, what)
+    _must_be_folder(layout.data, what)
     listing = _read_classes(layout.data)
     if not listing.labels:
         raise NothingUsable(

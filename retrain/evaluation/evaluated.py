@@ -5,6 +5,7 @@ from pathlib import Path
 
 from retrain.dataset import Skipped
 from retrain.evaluation.figures import Figures
+from retrain.head import History
 
 
 @dataclass(frozen=True)
@@ -49,27 +50,12 @@ class Unknown:
 
 
 @dataclass(frozen=True)
-class TrainingCurve:
-    """Loss (mean cross-entropy, in nats) and error rate (0 to 1) while the head was trained, by training step.
-
-    `learnt` is measured on pictures that were learnt from, `held_out` on others, which `held_out_are` names.
-    """
-
-    steps: tuple[int, ...]
-    learnt_loss: tuple[float, ...]
-    held_out_loss: tuple[float, ...]
-    learnt_error: tuple[float, ...]
-    held_out_error: tuple[float, ...]
-    held_out_are: str
-
-
-@dataclass(frozen=True)
 class Evaluated:
     """Everything about one evaluation.
 
     `model`: its folder; `data`: the folder of class folders that the pictures lie in; `judged_on`: what they are, in a few
     words; `split`: sentences on how pictures were divided, and on what was left out; `backbone`, `temperature`: of the
-    model; `mistakes`: the surest first, all of them.
+    model; `mistakes`: the surest first, all of them; `curve`: of its head's training.
     """
 
     model: Path
@@ -83,5 +69,5 @@ class Evaluated:
     figures: Figures
     mistakes: tuple[Mistake, ...]
     unknown: Unknown | None = None
-    curve: TrainingCurve | None = None
+    curve: History | None = None
     skipped: tuple[Skipped, ...] = ()

@@ -11,8 +11,10 @@ from retrain import artifact, devices, head
 from retrain.dataset import Item, Split, SplitError, divide, near_duplicates
 from retrain.dataset.split import DEFAULT_FOLDS
 from retrain.errors import ModelRefused, NothingUsable, UsageError
-from retrain.evaluation import Accuracy, accuracy
-from retrain.head import Head, Sweep
+from retrain.evaluation import Accuracy, fit_temperature
+from retrain.evaluation.calibration import softmax
+from retrain.evaluation.figures import Figures, measure
+from retrain.head import Fitted
 from retrain.pipeline.examples import Examples
 from retrain.pipeline.record import Record
 from retrain.progress import Progress
@@ -23,15 +25,28 @@ _SHARE_OFF = 10  # percent of all pictures
 
 @dataclass(frozen=True)
 class Judged:
-    """A head, the split it was judged on, and the figure: `judged_on` says in words what it was measured on."""
+    """A head, the split it was judged on, and the figures: `judged_on` says in words what they were measured on.
 
-    head: Head
+    `fitted`: the head, and what others like it said of pictures that they did not learn from; its rows are `learnt`, int64
+    (n,). `temperature`: what logits are divided by. `judged`: int64 (m,), the rows of the figures, and
+    `scores`: float64 (m, classes), what was said of them, after calibration; `uncalibrated`: before.
+    """
+
+    fitted: Fitted
+    learnt: np.ndarray
+    temperature: float
+    judged: np.ndarray
+    scores: np.ndarray
+    uncalibrated: np.ndarray
     parts: Split
-    sweep: Sweep
-    accuracy: Accuracy
-    by_source: dict[str, Accuracy]
+    figures: Figures
     judged_on: str
     precision: str
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """The share of the judged pictures that are labelled rightly."""
+        return self.figures.accuracy
 
     def metrics(self) -> dict[str, Any]:
         """Return the figures as JSON values, without anything that differs between equal runs."""
@@ -40,9 +55,12 @@ class Judged:
             "test_accuracy_interval": list(self.accuracy.interval),
             "test_correct": self.accuracy.correct,
             "test_count": self.accuracy.count,
-            "test_accuracy_by_source": {source: asdict(figure) for source, figure in self.by_source.items()},
+            "test_accuracy_by_source": {source: asdict(figure) for source, figure in self.figures.by_source.items()},
+            "test_log_loss": self.figures.log_loss,
+            "test_calibration_error": self.figures.calibration_error,
+            "test_calibration_error_before": self.figures.uncalibrated_error,
             "judged_on": self.judged_on,
-            "l2": self.sweep.l2,
+            "l2": self.fitted.sweep.l2,
             "precision": self.precision,
         }
 
@@ -123,7 +141,7 @@ def _kept_split(target: Path, settings: SplitSettings) -> dict[str, str]:
 
 
 def fit_and_judge(examples: Examples, parts: Split, settings: HeadSettings, record: Record, progress: Progress) -> Judged:
-    """Choose the L2 penalty, train the head, measure it.
+    """Choose the L2 penalty, train the head, fit the temperature, measure all of it.
 
     With parts: chosen on validation, trained on training and validation pictures, judged on test pictures. With folds:
     every choice made anew inside each fold, judged on all pictures, then trained on all.
@@ -133,38 +151,49 @@ def fit_and_judge(examples: Examples, parts: Split, settings: HeadSettings, reco
     learn = np.arange(len(parts.parts)) if parts.folds else parts.rows("train", "validation")
     judge = learn if parts.folds else parts.rows("test")
     if parts.folds:
-        predicted = _predict_in_folds(examples, parts, settings, progress)
+        scores, before = _predict_in_folds(examples, parts, settings, progress)
         judged_on = f"cross-validation, {parts.folds} folds"
-    fitted, sweep = _fit(examples, parts, learn, settings)
+    fitted, temperature = _fit(examples, parts, learn, settings)
     if not parts.folds:
-        predicted = fitted.logits(examples.features[judge]).argmax(axis=1)
+        logits = fitted.head.logits(examples.features[judge])
+        scores, before = softmax(logits, temperature), softmax(logits)
         apart = _set_apart(record.split_settings)
         judged_on = apart[0] if apart else "test part"
-    truth, sources = examples.classes[judge], np.array(examples.sources)[judge]
-    by_source = {
-        str(source): accuracy(predicted[sources == source], truth[sources == source])
-        for source in np.unique(sources)
-        if source
-    }
-    judged = Judged(fitted, parts, sweep, accuracy(predicted, truth), by_source, judged_on, precision)
-    record.judged({**judged.metrics(), "sweep": asdict(sweep)})
+    sources = [examples.sources[row] for row in judge]
+    figures = measure(scores, examples.classes[judge], examples.labels, sources, before)
+    judged = Judged(fitted, learn, temperature, judge, scores, before, parts, figures, judged_on, precision)
+    history = None if fitted.history is None else asdict(fitted.history)
+    record.judged({**judged.metrics(), "temperature": temperature, "sweep": asdict(fitted.sweep), "history": history})
     return judged
 
 
-def _predict_in_folds(examples: Examples, parts: Split, settings: HeadSettings, progress: Progress) -> np.ndarray:
-    folds, predicted = parts.fold_numbers(), np.empty_like(examples.classes)
+def _predict_in_folds(
+    examples: Examples, parts: Split, settings: HeadSettings, progress: Progress
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores of each picture by a head that has not learnt from its fold, calibrated and not: (n, classes)."""
+    folds = parts.fold_numbers()
+    scores, before = np.zeros((2, len(folds), len(examples.labels)))
     with progress.bar("folds", parts.folds) as advance:
         for fold in range(parts.folds):
             learn, judge = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
             if len(judge):
-                fitted, _ = _fit(examples, parts, learn, settings)
-                predicted[judge] = fitted.logits(examples.features[judge]).argmax(axis=1)
+                fitted, temperature = _fit(examples, parts, learn, settings)
+                logits = fitted.head.logits(examples.features[judge])
+                scores[judge], before[judge] = softmax(logits, temperature), softmax(logits)
             advance()
-    return predicted
+    return scores, before
 
 
-def _fit(examples: Examples, parts: Split, rows: np.ndarray, settings: HeadSettings) -> tuple[Head, Sweep]:
-    numbers = {unit: number for number, unit in enumerate(dict.fromkeys(parts.units))}
-    units = np.array([numbers[parts.units[row]] for row in rows])
+def _fit(examples: Examples, parts: Split, rows: np.ndarray, settings: HeadSettings) -> tuple[Fitted, float]:
+    """Train a head on rows, and find its temperature on those that others like it have not learnt from."""
     validation = np.array([parts.parts[row] == "validation" for row in rows])
-    return head.fit_best(examples.features[rows], examples.classes[rows], len(examples.labels), validation, units, settings)
+    classes = examples.classes[rows]
+    units = unit_numbers(parts)[rows]
+    fitted = head.fit_best(examples.features[rows], classes, len(examples.labels), validation, units, settings)
+    return fitted, 1.0 if fitted.logits is None else fit_temperature(fitted.logits, classes)
+
+
+def unit_numbers(parts: Split) -> np.ndarray:
+    """Return the number of the unit of each picture, int64 (n,)."""
+    numbers = {unit: number for number, unit in enumerate(dict.fromkeys(parts.units))}
+    return np.array([numbers[unit] for unit in parts.units])

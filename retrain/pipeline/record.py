@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -105,6 +106,10 @@ class Record:
     def judged(self, figures: dict[str, Any]) -> None:
         """Note what was measured."""
         self._facts.update(figures)
+
+    def saved(self, folder: Path, sha256: str) -> None:
+        """Note the model that came out, by the sha256 of its manifest."""
+        self._facts["model"] = {"folder": str(folder), "sha256": sha256}
 
     def settings_for_model(self) -> dict[str, Any]:
         """Return the settings without paths: the model must not depend on where things lay."""

@@ -5,17 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from retrain import artifact, backbones
+from retrain import artifact, backbones, whereabouts
 from retrain.backbones import Backbone
 from retrain.dataset import PARTS, Skipped, read
-from retrain.evaluation import Accuracy
+from retrain.evaluation import Accuracy, predictions
 from retrain.pipeline.examples import Examples, usable
 from retrain.pipeline.features import Extractor, look_up, open_extractor
 from retrain.pipeline.groups import choose_groups
 from retrain.pipeline.judged import Judged, divide_examples, fit_and_judge
 from retrain.pipeline.record import Record
+from retrain.pipeline.reference import reference_of
 from retrain.progress import SILENT, Progress
 from retrain.runner import Run, run_locally
 from retrain.settings import HeadSettings, SplitSettings, as_plain
@@ -89,35 +88,36 @@ def train(
         with record.stage("head"):
             judged = fit_and_judge(examples, parts, head, record, progress)
         with record.stage("save"):
-            _save(target, _member(extractor, judged), examples, judged, record)
+            _save(target, _member(extractor, judged), examples, judged, layout, record)
     return Result(
-        target, examples.labels, judged.accuracy, judged.by_source, judged.judged_on, record.used, tuple(record.skipped),
-        found.computed, record.cached, record.as_json(),
+        target, examples.labels, judged.accuracy, judged.figures.by_source, judged.judged_on, record.used,
+        tuple(record.skipped), found.computed, record.cached, record.as_json(),
     )  # fmt: skip
 
 
 def _member(extractor: Extractor, judged: Judged) -> artifact.Member:
+    head = judged.fitted.head
     return artifact.Member(
         extractor.backbone.name, extractor.weights, extractor.view, extractor.preprocessing, extractor.backbone.image_size,
-        extractor.network, judged.head.kernel, judged.head.bias,
+        extractor.network, head.kernel, head.bias,
     )  # fmt: skip
 
 
-def _save(target: Path, member: artifact.Member, examples: Examples, judged: Judged, record: Record) -> None:
+def _save(target: Path, member: artifact.Member, examples: Examples, judged: Judged, layout: Layout, record: Record) -> None:
     parts = judged.parts
-    learnt = np.arange(len(parts.parts)) if parts.folds else parts.rows("train", "validation")
-    rows = learnt[artifact.reference_sample([examples.hashes[row] for row in learnt])]
-    reference = artifact.Reference(
-        examples.features[rows].astype(np.float16),
-        np.array([list(bytes.fromhex(examples.hashes[row])) for row in rows], np.uint8),
-        examples.classes[rows].astype(np.int32),
-    )
     placed = [
         artifact.Placed(examples.hashes[row], examples.label_of(row), parts.units[row], examples.sources[row], part)
         for row, part in enumerate(parts.parts)
         if part in PARTS or parts.folds
     ]
     model = artifact.Artifact(
-        examples.labels, (member,), {"none": 1.0}, record.settings_for_model(), record.versions, judged.metrics()
-    )
-    artifact.save(target, model, reference, placed, as_plain(record.split_settings, paths=False))
+        examples.labels, (member,), {"none": judged.temperature}, record.settings_for_model(), record.versions,
+        judged.metrics(),
+    )  # fmt: skip
+    split = as_plain(record.split_settings, paths=False)
+    sha256 = artifact.save(target, model, reference_of(examples, judged), placed, split)
+    record.saved(target, sha256)
+    columns = examples.paths, map(examples.label_of, range(len(parts.parts))), parts.parts, parts.units, examples.sources
+    whereabouts.write(layout, map(whereabouts.Row, *columns, examples.hashes))
+    if parts.folds:
+        predictions.save(layout, sha256, examples.hashes, judged.scores, judged.uncalibrated)

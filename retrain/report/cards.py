@@ -1,7 +1,10 @@
 """A grid of cards: pictures side by side, with their names, and what is to be said of them."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 from retrain.report.html import Markup, escape, join, name, short, tag, unheard
 from retrain.report.thumbnails import Thumbnail
@@ -9,12 +12,13 @@ from retrain.report.thumbnails import Thumbnail
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture on a card: the path that people read, its class, and, where another is suggested, that."""
+    """A picture on a card: the path that people read, its class, and, where another is suggested, that; small print."""
 
     thumbnail: Thumbnail
     path: str
     label: str
     to: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -26,32 +30,41 @@ class Card:
     notes: tuple[str, ...] = ()
 
 
-def grid(cards: Sequence[Card]) -> Markup:
+class Heard(NamedTuple):
+    """What those who hear the page are told of pictures: what the first is, what the others are, what `to` means."""
+
+    first: str = "the picture found"
+    other: str = "compared with it"
+    to: str = "suggested"
+
+
+def grid(cards: Sequence[Card], heard: Heard = Heard()) -> Markup:
     """Return cards as a list. All have the room that the one with the most pictures needs."""
     most = max(len(card.pictures) for card in cards)
     room = "one" if most == 1 else "two" if most == 2 else "four"
-    return tag("ol", *map(_card, cards), class_=f"cards {room}")
+    return tag("ol", *(_card(card, heard) for card in cards), class_=f"cards {room}")
 
 
-def _card(card: Card) -> Markup:
+def _card(card: Card, heard: Heard) -> Markup:
     notes = (part for note in card.notes for part in (" · ", tag("span", note, class_="note")))
     say = tag("p", short(card.text), *notes, class_="say")
     first, *others = card.pictures
     if not others:
-        return tag("li", _figure(first, say, "the picture found"), class_="card")
+        return tag("li", _figure(first, say, heard.first, heard), class_="card")
     figures = (
-        _figure(first, join(()), "the picture found", "about-this"),
-        *(_figure(other, join(()), "compared with it") for other in others),
+        _figure(first, join(()), heard.first, heard, "about-this"),
+        *(_figure(other, join(()), heard.other, heard) for other in others),
     )
     return tag("li", tag("div", *figures, class_="pictures"), say, class_="card")
 
 
-def _figure(shown: Shown, text: Markup, part: str, kind: str | None = None) -> Markup:
+def _figure(shown: Shown, text: Markup, part: str, heard: Heard, kind: str | None = None) -> Markup:
     label: Markup = name(shown.label)
     if shown.to:
-        label = join((label, " →", unheard(" suggested:"), " ", tag("span", name(shown.to), class_="to")))
+        label = join((label, " →", unheard(f" {heard.to}:"), " ", tag("span", name(shown.to), class_="to")))
     words = tag("b", label) if shown.label or shown.to else escape("")
-    caption = tag("figcaption", words, tag("span", name(short(shown.path)), class_="path"), text)
+    note = tag("span", f" {shown.note}", class_="note") if shown.note else ""
+    caption = tag("figcaption", words, tag("span", name(short(shown.path)), class_="path"), note, text)
     alt = f"{part}, in class {shown.label}" if shown.label else part
     return tag("figure", _thumb(shown.thumbnail, alt), caption, class_=kind)
 
@@ -62,3 +75,14 @@ def _thumb(thumbnail: Thumbnail, alt: str) -> Markup:
         return tag("div", image, class_="thumb")
     why = tag("span", thumbnail.detail) if thumbnail.detail else escape("")
     return tag("div", unheard(f"{alt}: "), tag("b", thumbnail.reason), " ", why, class_="thumb broken")
+
+
+def located(data: Path, path: str) -> str:
+    """Return where a path can be opened: below the data folder, or as it is."""
+    joined = os.path.join(data, path)  # an absolute path stays as it is
+    return path if Path(path).is_relative_to(data) or not os.path.lexists(joined) else joined
+
+
+def relative(data: Path, path: str) -> str:
+    """Return a path as it is shown: relative to the data folder, or as it is where it lies elsewhere."""
+    return str(Path(path).relative_to(data)) if Path(path).is_relative_to(data) else path

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from retrain.report.html import Markup, percent, tag
+from retrain.report.svg import corners, words
 
 _WIDTH, _HEIGHT = 360, 238  # units, about pixels on a phone
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 18, 30, 42
@@ -38,12 +39,12 @@ def curve(title: str, across: str, up: str, dots: Sequence[Dot]) -> Markup:
         "svg",
         *rows,
         *_numbers(places, [dot.at for dot in dots]),
-        _words((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 6, across, "middle"),
-        _words(2, 12, up, "start"),
-        tag("polygon", points=_points(band), class_="band"),
+        words((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 6, across, "middle"),
+        words(2, 12, up, "start"),
+        tag("polygon", points=corners(band), class_="band"),
         *(tag("path", d=f"M{x:.1f} {height(dot.high):.1f}V{height(dot.low):.1f}", class_="whisker")
           for x, dot in zip(places, dots, strict=True)),
-        tag("polyline", points=_points(line), class_="line"),
+        tag("polyline", points=corners(line), class_="line"),
         *(tag("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=3.5, class_="dot") for x, y in line),
         viewBox=f"0 0 {_WIDTH} {_HEIGHT}", class_="chart", role="img",
         aria_label=f"{title}: {in_words(up, [(dot.at, dot.share) for dot in dots])}",
@@ -61,7 +62,7 @@ def small(title: str, up: str, measured: Sequence[tuple[int, float]], floor: flo
     return tag(
         "svg",
         tag("path", d=ends, class_="grid"),
-        tag("polyline", points=_points(line), class_="line"),
+        tag("polyline", points=corners(line), class_="line"),
         *(tag("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=3, class_="dot") for x, y in line[-1:]),
         viewBox=f"0 0 {_SMALL_WIDTH} {_SMALL_HEIGHT}", class_="small", role="img",
         aria_label=f"{title}: {in_words(up, measured)}",
@@ -102,19 +103,11 @@ def _numbers(places: Sequence[float], numbers: Sequence[int]) -> list[Markup]:
     last = math.inf
     for x, number in sorted(zip(places, numbers, strict=True), reverse=True):
         if last - x >= _APART * _WIDTH:
-            written.append(_words(x, _HEIGHT - _BOTTOM + 16, f"{number:,}", "middle"))
+            written.append(words(x, _HEIGHT - _BOTTOM + 16, f"{number:,}", "middle"))
             last = x
     return written[::-1]
 
 
 def _row(y: float, text: str) -> Markup:
     line = tag("path", d=f"M{_LEFT - 6} {y:.1f}H{_WIDTH - _RIGHT + 6}", class_="grid")
-    return tag("g", line, _words(_LEFT - 10, y + 4, text, "end"))
-
-
-def _words(x: float, y: float, text: str, anchor: str) -> Markup:
-    return tag("text", text, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor)
-
-
-def _points(places: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    return tag("g", line, words(_LEFT - 10, y + 4, text, "end"))

@@ -4,13 +4,15 @@ Labels and file names come from anywhere. What is put into an element is text, a
 Markup is made here alone.
 """
 
+import base64
+import hashlib
 import html
 import re
 from collections.abc import Iterable, Sequence
 
 from retrain.report.style import CSS
 
-# A page may be opened years later, from disk, or be mailed: nothing in it may reach out, or run.
+# A page may be opened years later, from disk, or be mailed: nothing in it may reach out, or run; but a script of ours.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _LONG = 300  # characters
 _VOID = {"br", "img", "link", "meta"}
@@ -64,15 +66,17 @@ def unheard(text: str) -> Markup:
     return tag("span", text, class_="unheard")
 
 
-def table(caption: str, head: Sequence[object], rows: Iterable[Sequence[object]], wide: bool = False) -> Markup:
+def table(
+    caption: str, head: Sequence[object], rows: Iterable[Sequence[object]], wide: bool = False, kind: str | None = None
+) -> Markup:
     """Return a table whose first column names the rows. A `wide` one is sure to scroll sideways in its
-    box on a phone, so that it can be reached with the keyboard.
+    box on a phone, so that it can be reached with the keyboard. `kind`: a class for its looks.
 
     A cell may be a `td` made with `tag`, where it needs attributes.
     """
     header = tag("tr", *(tag("th", cell, scope="col") for cell in head))
     body = (tag("tr", tag("th", first, scope="row"), *map(_cell, cells)) for first, *cells in rows)
-    made = tag("table", tag("caption", caption), tag("thead", header), tag("tbody", *body))
+    made = tag("table", tag("caption", caption), tag("thead", header), tag("tbody", *body), class_=kind)
     if not wide:
         return tag("div", made, class_="scroll")
     return tag("div", made, class_="scroll wide", role="region", aria_label=caption, tabindex=0)
@@ -82,9 +86,14 @@ def _cell(content: object) -> Markup:
     return content if isinstance(content, Markup) and content.startswith("<td") else tag("td", content)
 
 
-def bar_cell(text: str, share: float) -> Markup:
-    """Return a cell of a table with a bar behind its figure: `share` of the cell, 0 to 1."""
-    return tag("td", text, class_="bar", style=f"--share: {100 * min(max(share, 0.0), 1.0):.1f}%")
+def bar_cell(text: str, share: float, value: float | None = None) -> Markup:
+    """Return a cell of a table with a bar behind its figure: `share` of the cell, 0 to 1. `value`: to sort it by."""
+    return tag("td", text, class_="bar", style=f"--share: {100 * min(max(share, 0.0), 1.0):.1f}%", data_value=value)
+
+
+def folded(title: str, *contents: object) -> Markup:
+    """Return what is shown only when its title is clicked."""
+    return tag("details", tag("summary", title), *contents)
 
 
 def percent(share: float) -> str:
@@ -102,20 +111,32 @@ def count(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
-def page(title: str, header: Markup, contents: Markup, main: Markup, footer: str) -> str:
-    """Return a whole page, in four landmarks. It can be encoded as UTF-8 whatever was put into it."""
+def page(title: str, header: Markup, contents: Markup, main: Markup, footer: str, looks: str = "", script: str = "") -> str:
+    """Return a whole page, in four landmarks. It can be encoded as UTF-8 whatever was put into it.
+
+    `looks`: more CSS; `script`: the one that may run. Both are put in as they are, so they must be constants.
+    """
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("meta", http_equiv="Content-Security-Policy", content=_policy(script)),
         tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name_="color-scheme", content="light dark"),
         tag("link", rel="icon", href="data:,"),  # else a browser asks the server, where there is one, for an icon
         tag("title", title),
-        tag("style", Markup(CSS)),
+        tag("style", Markup(CSS + looks)),
     )
     nav = tag("nav", contents, id="contents", aria_labelledby="contents-title")
     body = tag(
-        "body", tag("header", header), tag("div", nav, tag("main", main), class_="columns"), tag("footer", tag("p", footer))
-    )
+        "body", tag("header", header), tag("div", nav, tag("main", main), class_="columns"), tag("footer", tag("p", footer)),
+        tag("script", Markup(script)) if script else "",
+    )  # fmt: skip
     return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _policy(script: str) -> str:
+    """Return what the page may do: of all scripts run the one whose text is this, to the byte."""
+    if not script:
+        return _POLICY
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return f"{_POLICY}; script-src 'sha256-{digest}'"

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from retrain.report import chart
-from retrain.report.html import Markup, bar_cell, join, name, percent, points, table, tag, unheard
+from retrain.report.html import Markup, bar_cell, folded, join, name, percent, points, table, tag, unheard
 from retrain.report.sections import Section, about
 
 MAX_ROWS = 200  # of a table, and charts of classes
@@ -259,7 +259,7 @@ def _or_dash(value: object) -> object:
 
 
 def _folded(content: Markup) -> Markup:
-    return tag("details", tag("summary", "The figures"), content)
+    return folded("The figures", content)
 
 
 def _capped(caption: str, head: Sequence[object], rows: Sequence[Sequence[object]], wide: bool = False) -> Markup:

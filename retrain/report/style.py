@@ -124,3 +124,60 @@ figcaption b { display: block; font-size: .875rem; }
   .thumb, td { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 """.strip()
+
+# What pages of figures need beside it: tables that sort, a matrix, plots.
+FIGURES = """
+:root { --second: #9a4a00; --hit: #9cc6f2; --miss: #ff9d47; }
+@media screen and (prefers-color-scheme: dark) { :root { --second: #ffb37a; --hit: #1d5796; --miss: #8a4400; } }
+th button { all: unset; box-sizing: border-box; cursor: pointer; width: 100%; padding: .3rem 0; text-align: inherit;
+  overflow-wrap: break-word; }
+th button:hover { color: var(--accent); }
+th button:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
+th button::after { content: "\\2195"; padding-left: .25em; opacity: .6; }
+[aria-sort] button { color: var(--text); font-weight: 600; }
+[aria-sort] button::after { opacity: 1; }
+[aria-sort="ascending"] button::after { content: "\\2191"; }
+[aria-sort="descending"] button::after { content: "\\2193"; }
+.narrow { max-width: 30rem; }
+.pairs th:nth-child(2), .pairs td:nth-child(2) { text-align: left; white-space: normal; min-width: 7rem; max-width: 14rem;
+  overflow-wrap: anywhere; }
+.tiles dt b { display: block; color: var(--text); font-weight: 400; }
+.facts { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .25rem 1rem; margin: .5rem 0 1rem; }
+.facts dt { color: var(--soft); }
+.facts dd { margin: 0; }
+
+.matrix { font-size: .8125rem; }
+.wide .matrix { min-width: 0; }
+.matrix th, .matrix td { padding: .2rem; }
+.matrix td { min-width: 1.9rem; text-align: center; border: 1px solid var(--line); }
+.matrix th[scope="row"] { position: sticky; left: 0; z-index: 1; background: var(--back); text-align: right;
+  padding-right: .5rem; min-width: 0; max-width: none; }
+.matrix th[scope="row"] span { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden;
+  width: max-content; max-width: min(14rem, 30vw); margin-left: auto; }
+.matrix .up { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 9rem; overflow: hidden;
+  text-overflow: ellipsis; white-space: nowrap; }
+.matrix thead th:not(:first-child) { text-align: center; }
+.matrix td a { color: inherit; }
+.right { background: color-mix(in srgb, var(--hit) var(--heat), transparent); }
+.wrong { background: color-mix(in srgb, var(--miss) var(--heat), transparent); }
+tr:target th { outline: 2px solid var(--accent); outline-offset: -2px; }
+
+.plots { display: grid; gap: 1rem; max-width: 66rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
+.plots h3 { margin-top: .5rem; }
+.path + .note { display: block; }
+.square { max-width: 28rem; }
+.second { stroke: var(--second); stroke-dasharray: 7 4; }
+.diagonal { stroke: var(--soft); stroke-dasharray: 2 4; fill: none; }
+.column { fill: var(--accent); opacity: .45; }
+.legend { display: flex; flex-wrap: wrap; gap: .25rem 1.5rem; list-style: none; padding: 0; margin: .5rem 0;
+  font-size: .875rem; }
+.legend li { display: flex; align-items: center; gap: .5rem; }
+.legend svg { width: 36px; flex: none; }
+@media print {
+  th button::after { content: ""; }
+  .matrix, .matrix thead th { font-size: 6.5pt; }
+  .matrix th, .matrix td { padding: 1px; min-width: 0; }
+  .matrix th[scope="row"] { position: static; }
+}
+"""

@@ -117,7 +117,7 @@ def test_copies_belong_to_the_answer_they_are_named_by_while_files_change(
 ) -> None:
     """Whatever bytes were read, the copy has those that were labelled, and nothing is left over."""
     shutil.copytree(trained / "data", tmp_path / "in")
-    labeller, out = load(trained / "model"), tmp_path / "out"
+    labeller, out = load(trained / "model", unknown=0), tmp_path / "out"
     deadline = time.monotonic() + 0.7
     with changing(tmp_path / "in", versions, seed=5):
         while time.monotonic() < deadline:

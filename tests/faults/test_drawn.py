@@ -180,7 +180,7 @@ def test_any_split_keeps_units_whole_whatever_the_settings_and_an_earlier_run_sa
 
 a_path = st.text(max_size=12).map(lambda text: "/" + text.replace("\0", "0").replace("/", "|"))
 any_text = st.text(st.characters(codec=None, exclude_categories=[]), max_size=12)
-a_row = st.builds(Row, a_path, any_text, any_text, st.none() | st.floats(0, 1), any_text, any_text)
+a_row = st.builds(Row, a_path, any_text, any_text, st.none() | st.floats(0, 1), any_text, any_text, any_text)
 a_run = st.tuples(st.lists(a_row, max_size=8, unique_by=lambda row: row.key), st.booleans())
 
 
@@ -212,7 +212,7 @@ def test_any_manifests_merge_as_dictionaries_do(runs: list[tuple[list[Row], bool
         texts = [
             [
                 "" if value is None else str(value)
-                for value in (row.source, row.copy, row.label, row.score, row.reason, row.detail)
+                for value in (row.source, row.copy, row.label, row.score, row.reason, row.detail, row.nearest)
             ]
             for row in exact
         ]

@@ -123,7 +123,8 @@ def revealing(worked: Path) -> Path:
     size = len(member.kernel)
     kernel, bias = np.eye(size, size + 1, dtype=np.float32), np.zeros(size + 1, np.float32)
     labels = (*(f"feature {number:03}" for number in range(size)), "zero")
-    model = replace(loaded.artifact, labels=labels, members=(replace(member, kernel=kernel, bias=bias),))
+    member = replace(member, kernel=kernel, bias=bias)
+    model = replace(loaded.artifact, labels=labels, members=(member,), temperature={"none": 1.0})
     folder = worked.parent / "revealing"
     artifact.save(folder, model, loaded.reference(), loaded.split(), {})
     return folder

@@ -43,7 +43,7 @@ def save(room: Path, words: str) -> None:
     member = artifact.Member(
         "tiny", "weights", "squash", preprocessing, SIZE, network, kernel, np.zeros(len(labels), np.float32)
     )
-    rows = np.arange(len(labels), dtype=np.int32) + np.int32(len(words))
+    rows = ((np.arange(len(labels)) + len(words)) % len(labels)).astype(np.int32)
     reference = artifact.Reference(found.features.astype(np.float16), np.zeros((len(labels), 32), np.uint8), rows)
     placed = [
         artifact.Placed(sha256, label, sha256, "", "train") for sha256, label in zip(found.hashes, labels, strict=True)
@@ -58,7 +58,7 @@ def line(room: Path) -> int:
     """Go the whole line."""
     save(room, NEW)
     assert classify.callback is not None
-    code: int = classify.callback(room / "pictures", room / "out", room / "model", sort=False, dry_run=False)
+    code: int = classify.callback(room / "pictures", room / "out", room / "model", unknown=0.0, sort=False, dry_run=False)
     if "tensorflow" in sys.modules or "keras" in sys.modules:
         raise click.ClickException("TensorFlow came in, so nothing is shown about how labelling ends")
     return code

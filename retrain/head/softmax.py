@@ -1,4 +1,4 @@
-"""The softmax head: multinomial logistic regression on standardised features, trained with Keras.
+"""Train heads, one or many at once.
 
 How strong the L2 penalty should be is found by training many heads at once: the same batch of features goes through
 one dense layer that holds all of them side by side, each with its own strength and, where wanted, its own choice of
@@ -8,8 +8,8 @@ than the price of one. The head that is kept is trained last, at the best streng
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -21,15 +21,19 @@ from retrain.settings import HeadSettings
 if TYPE_CHECKING:
     import keras
 
-STRENGTHS = (1e-4, 4e-4, 1.6e-3, 6.4e-3, 2.6e-2, 1e-1)  # of the L2 penalty: what the sweep tries
-_UNCHOSEN = 1e-2
 _LEAST_STEPS, _MOST_STEPS, _PASSES = 300, 5000, 40
 _WAY, _HIGHEST_RATE = 10, 0.02  # steps times rate: how far Adam can carry a weight, twice over
 _STEPS_AT_ONCE = 250  # a graph cannot be interrupted while it runs
 _SMALL = 2**26  # bytes of features; of larger ones no copy is made, only of the rows of a few steps
 _BLOCK = 4096  # rows whose spread is measured at a time
-_FEW_PICTURES = 300  # with fewer to validate on, one part is too small to choose by
-_INNER_FOLDS = 3
+_POINTS = 25  # of a curve, at least: so often training stops to be watched
+
+
+class Watch(Protocol):
+    """Looks on while heads are trained."""
+
+    def __call__(self, step: int, heads: "list[list[Head]]") -> None:
+        """See the heads, [choice][strength], as they are after `step` steps."""
 
 
 @dataclass(frozen=True)
@@ -47,18 +51,6 @@ class Head:
         return features @ self.kernel + self.bias
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """What the search for the strength of the L2 penalty found: a row a strength, measured on pictures not learnt from."""
-
-    l2: float
-    strengths: tuple[float, ...]
-    log_losses: tuple[float, ...]
-    accuracies: tuple[float, ...]
-    validated_on: int
-    how: str
-
-
 def fit(features: np.ndarray, labels: np.ndarray, classes: int, l2: float, settings: HeadSettings) -> Head:
     """Train one head on all rows.
 
@@ -68,7 +60,7 @@ def fit(features: np.ndarray, labels: np.ndarray, classes: int, l2: float, setti
     Raises EnvironmentProblem where training ends in values that are not finite.
     """
     everything = np.ones((1, len(labels)), bool)
-    return _train_many(features, labels, classes, everything, (l2,), settings)[0][0]
+    return train_many(features, labels, classes, everything, (l2,), settings)[0][0]
 
 
 def fit_each(
@@ -78,93 +70,7 @@ def fit_each(
 
     `choices`: bool (choices, n), the rows that each head learns from; otherwise as `fit`.
     """
-    return [of_choice[0] for of_choice in _train_many(features, labels, classes, choices, (l2,), settings)]
-
-
-def out_of_fold(
-    features: np.ndarray, labels: np.ndarray, classes: int, folds: np.ndarray, settings: HeadSettings
-) -> tuple[np.ndarray, float]:
-    """Predict each row by a head that has not learnt from the row's fold.
-
-    `folds`: int64 (n,), otherwise as `fit`. Returns logits, float32 (n, classes), and the strength of the L2 penalty: that
-    of `settings`, else the one of the sweep with the least log loss in the same folds, with a third of the steps.
-    """
-    held_out = np.stack([folds == fold for fold in np.unique(folds)])
-    l2 = settings.l2
-    if l2 is None:
-        steps = math.ceil(step_count(len(labels), settings) / _INNER_FOLDS)
-        judged = _train_many(features, labels, classes, ~held_out, STRENGTHS, replace(settings, steps=steps))
-        losses, _ = _judge(judged, features, labels, held_out)
-        l2 = STRENGTHS[int(losses.argmin())]
-    logits = np.empty((len(labels), classes), np.float32)
-    for rows, head in zip(held_out, fit_each(features, labels, classes, ~held_out, l2, settings), strict=True):
-        logits[rows] = head.logits(features[rows])
-    return logits, l2
-
-
-def fit_best(
-    features: np.ndarray,
-    labels: np.ndarray,
-    classes: int,
-    validation: np.ndarray,
-    units: np.ndarray,
-    settings: HeadSettings,
-) -> tuple[Head, Sweep]:
-    """Find the strength of the L2 penalty that predicts best pictures that were not learnt from, by log loss.
-
-    `features`, `labels`: training and validation pictures together; `validation`: bool (n,), which are which; `units`:
-    int64 (n,), rows of one unit stay together. With few validation pictures every picture is validated on once, in
-    folds, since a choice by a handful of pictures is a matter of luck; there are several times as many heads then, and each
-    gets a third of the steps. The head that is returned has learnt from all rows. With `settings.l2` nothing is searched
-    for.
-    """
-    if settings.l2 is not None or len(set(units.tolist())) < 2:
-        l2, how = (settings.l2, "given") if settings.l2 is not None else (_UNCHOSEN, "too few pictures to choose by")
-        return fit(features, labels, classes, l2, settings), Sweep(l2, (), (), (), 0, how)
-    steps = step_count(len(labels), settings)
-    if int(validation.sum()) >= _FEW_PICTURES:
-        held_out, how = validation[np.newaxis], "validation part"
-    else:
-        folds = _folds(labels, units)
-        held_out = np.stack([folds == fold for fold in np.unique(folds)])
-        steps = math.ceil(steps / _INNER_FOLDS)
-        how = f"{len(held_out)} folds of training and validation part"
-    judged = _train_many(features, labels, classes, ~held_out, STRENGTHS, replace(settings, steps=steps))
-    losses, hits = _judge(judged, features, labels, held_out)
-    l2, total = STRENGTHS[int(losses.argmin())], int(held_out.sum())
-    sweep = Sweep(l2, STRENGTHS, tuple(losses / total), tuple(hits / total), total, how)
-    return fit(features, labels, classes, l2, settings), sweep
-
-
-def _judge(
-    heads: list[list[Head]], features: np.ndarray, labels: np.ndarray, held_out: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Sum up the log losses and the hits of each strength over the rows that were held out: float64 (strengths,)."""
-    losses, hits = np.zeros(len(STRENGTHS)), np.zeros(len(STRENGTHS))
-    for rows, of_fold in zip(held_out, heads, strict=True):
-        for number, head in enumerate(of_fold):
-            logits = head.logits(features[rows])
-            losses[number] += _log_losses(logits, labels[rows]).sum()
-            hits[number] += (logits.argmax(axis=1) == labels[rows]).sum()
-    return losses, hits
-
-
-def _folds(labels: np.ndarray, units: np.ndarray) -> np.ndarray:
-    """Spread units over folds, each class evenly and all classes together as well: int64 (n,)."""
-    folds = np.empty(len(labels), np.int64)
-    fold_of: dict[int, int] = {}
-    of_class = np.zeros((int(labels.max()) + 1, _INNER_FOLDS), np.int64)
-    for row, (label, unit) in enumerate(zip(labels, units, strict=True)):
-        if unit not in fold_of:
-            fold_of[unit] = min(range(_INNER_FOLDS), key=lambda fold: (of_class[label, fold], of_class[:, fold].sum(), fold))
-        folds[row] = fold_of[unit]
-        of_class[label, folds[row]] += 1
-    return folds
-
-
-def _log_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]
+    return [of_choice[0] for of_choice in train_many(features, labels, classes, choices, (l2,), settings)]
 
 
 def step_count(rows: int, settings: HeadSettings) -> int:
@@ -177,39 +83,58 @@ def learning_rate(steps: int, settings: HeadSettings) -> float:
     return settings.learning_rate or min(_WAY / steps, _HIGHEST_RATE)
 
 
-def _train_many(
+def train_many(
     features: np.ndarray,
     labels: np.ndarray,
     classes: int,
     masks: np.ndarray,
     strengths: tuple[float, ...],
     settings: HeadSettings,
+    watch: Watch | None = None,
 ) -> list[list[Head]]:
-    """Train a head for each choice of rows (`masks`: bool (choices, n)) and each strength; returns [choice][strength]."""
+    """Train a head for each choice of rows (`masks`: bool (choices, n)) and each strength; returns [choice][strength].
+
+    `watch` is shown the number of steps done and the heads as they are then, before the first step and some 25 times more.
+    """
     tf = start()
     from keras import layers
 
     mean, scale = _standardisation(features, np.asarray(masks.any(axis=0)))
-    heads = len(masks) * len(strengths)
-    bank = layers.Dense(heads * classes, kernel_initializer="zeros", dtype=precision(settings.precision), name="heads")
+    count = len(masks) * len(strengths) * classes
+    bank = layers.Dense(count, kernel_initializer="zeros", dtype=precision(settings.precision), name="heads")
     bank.build((None, features.shape[1]))
+
+    def heads() -> list[list[Head]]:
+        return _unfolded(bank, mean, scale, (len(masks), len(strengths), classes))
+
     with native_chatter_dropped():  # oneDNN's, at each kernel that it lacks in half precision
-        _descend(tf, bank, _Rows(features, mean, scale), labels, classes, masks, strengths, settings)
-    kernels, biases = (np.asarray(tensor, np.float64) for tensor in bank.get_weights())
-    if not (np.isfinite(kernels).all() and np.isfinite(biases).all()):
+        for done in _descend(
+            tf, bank, _Rows(features, mean, scale), labels, classes, masks, strengths, settings, bool(watch)
+        ):
+            if watch is not None:
+                watch(done, heads())
+    if not all(np.isfinite(tensor).all() for tensor in bank.get_weights()):
         raise EnvironmentProblem(
             "training gave values that are not finite at learning rate"
             f" {learning_rate(step_count(len(labels), settings), settings):.3g};"
             " try a lower --learning-rate or --precision float32"
         )
-    kernels = kernels.reshape(-1, len(masks), len(strengths), classes) / scale[:, None, None, None]
-    biases = biases.reshape(len(masks), len(strengths), classes) - np.einsum("d,dmsc->msc", mean, kernels)
+    return heads()
+
+
+def _unfolded(
+    bank: "keras.layers.Dense", mean: np.ndarray, scale: np.ndarray, shape: tuple[int, int, int]
+) -> list[list[Head]]:
+    """Take heads out of the layer that holds them; `shape`: choices, strengths, classes."""
+    kernels, biases = (np.asarray(tensor, np.float64) for tensor in bank.get_weights())
+    kernels = kernels.reshape(-1, *shape) / scale[:, None, None, None]
+    biases = biases.reshape(shape) - np.einsum("d,dmsc->msc", mean, kernels)
     return [
         [
             Head(kernels[:, choice, strength].astype(np.float32), biases[choice, strength].astype(np.float32))
-            for strength in range(len(strengths))
+            for strength in range(shape[1])
         ]
-        for choice in range(len(masks))
+        for choice in range(shape[0])
     ]
 
 
@@ -247,8 +172,9 @@ def _descend(
     masks: np.ndarray,
     strengths: tuple[float, ...],
     settings: HeadSettings,
-) -> None:
-    """Adam on mini-batches, the learning rate falling along a cosine; the loop is one graph."""
+    watched: bool,
+) -> Iterator[int]:
+    """Adam on mini-batches, the learning rate falling along a cosine; the loop is one graph. Yields the steps done."""
     import keras
 
     steps = step_count(len(labels), settings)
@@ -282,16 +208,22 @@ def _descend(
         tf.while_loop(lambda number: number < tf.shape(order)[0], one, (tf.constant(0),), parallel_iterations=1)
 
     weights = _example_weights(labels, classes, masks, settings.class_weight)
-    for inputs, numbers, order in _portions(tf, rows, _batches(len(labels), steps, batch, settings.seed)):
+    at_once = min(_STEPS_AT_ONCE, math.ceil(steps / _POINTS)) if watched else _STEPS_AT_ONCE
+    done = 0
+    yield done
+    for inputs, numbers, order in _portions(tf, rows, _batches(len(labels), steps, batch, settings.seed), at_once):
         descend(inputs, *map(tf.constant, (labels[numbers], weights[numbers], order)))
+        done += len(order)
+        yield done
 
 
-def _portions(tf: Any, rows: _Rows, order: np.ndarray) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
+def _portions(tf: Any, rows: _Rows, order: np.ndarray, at_once: int) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
     """Yield some steps at a time: standardised rows, their numbers, and which of them each step takes."""
     everything = np.arange(len(rows.features))
     small = rows.features.nbytes <= _SMALL
     inputs = tf.constant(rows.standardised(everything)) if small else None
-    at_once = _STEPS_AT_ONCE if small else max(1, _SMALL // (order.shape[1] * rows.features.shape[1] * 4))
+    if not small:
+        at_once = min(at_once, max(1, _SMALL // (order.shape[1] * rows.features.shape[1] * 4)))
     for first in range(0, len(order), at_once):
         part = order[first : first + at_once]
         if small:
