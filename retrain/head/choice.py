@@ -53,7 +53,8 @@ def out_of_fold(
 class Fitted:
     """A head that learnt from all rows, and what heads like it say of rows that they did not learn from.
 
-    `logits`: float32 (n, classes), in folds; `history`: how those heads got there. Both None where all rows are one unit.
+    `logits`: float32 (n, classes), in folds; `history`: how those heads got there. Both are None where there are no such
+    heads: all rows are one unit, or it was not asked for.
     """
 
     head: Head
@@ -69,6 +70,8 @@ def fit_best(
     validation: np.ndarray,
     units: np.ndarray,
     settings: HeadSettings,
+    *,
+    watched: bool = True,
 ) -> Fitted:
     """Find the strength of the L2 penalty that predicts best pictures that were not learnt from, by log loss.
 
@@ -76,7 +79,7 @@ def fit_best(
     int64 (n,), rows of one unit stay together. With few validation pictures every picture is validated on once, in
     folds, since a choice by a handful of pictures is a matter of luck; in the search there are several times as many heads
     then, and each gets a third of the steps. With `settings.l2` nothing is searched for. The head that is returned has
-    learnt from all rows; beside it, with as many steps, five are trained that each leave out a fold.
+    learnt from all rows; beside it, if `watched`, five are trained with as many steps that each leave out a fold.
     """
     if len(set(units.tolist())) < 2:
         l2, how = (settings.l2, "given") if settings.l2 is not None else (_UNCHOSEN, "too few pictures to choose by")
@@ -90,6 +93,8 @@ def fit_best(
         losses, hits = _judge(judged, features, labels, held_out)
         l2, total = STRENGTHS[int(losses.argmin())], int(held_out.sum())
         sweep = Sweep(l2, STRENGTHS, tuple(losses / total), tuple(hits / total), total, how)
+    if not watched:
+        return Fitted(fit(features, labels, classes, sweep.l2, settings), sweep)
     held_out = _in_folds(labels, units, _OUTER_FOLDS)
     history = Observer(features, labels, held_out, settings.seed)
     choices = np.concatenate([~held_out, np.ones((1, len(labels)), bool)])

@@ -153,7 +153,8 @@ def fit_and_judge(examples: Examples, parts: Split, settings: HeadSettings, reco
     if parts.folds:
         scores, before = _predict_in_folds(examples, parts, settings, progress)
         judged_on = f"cross-validation, {parts.folds} folds"
-    fitted, temperature = _fit(examples, parts, learn, settings)
+    fitted = _fit(examples, parts, learn, settings)
+    temperature = 1.0 if fitted.logits is None else fit_temperature(fitted.logits, examples.classes[learn])
     if not parts.folds:
         logits = fitted.head.logits(examples.features[judge])
         scores, before = softmax(logits, temperature), softmax(logits)
@@ -170,27 +171,33 @@ def fit_and_judge(examples: Examples, parts: Split, settings: HeadSettings, reco
 def _predict_in_folds(
     examples: Examples, parts: Split, settings: HeadSettings, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scores of each picture by a head that has not learnt from its fold, calibrated and not: (n, classes)."""
+    """Return the scores of each picture by a head that has not learnt from its fold, calibrated and not: (n, classes).
+
+    The temperature of a fold is fitted on what was said of the others.
+    """
     folds = parts.fold_numbers()
-    scores, before = np.zeros((2, len(folds), len(examples.labels)))
+    logits = np.zeros((len(folds), len(examples.labels)), np.float32)
     with progress.bar("folds", parts.folds) as advance:
         for fold in range(parts.folds):
             learn, judge = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
             if len(judge):
-                fitted, temperature = _fit(examples, parts, learn, settings)
-                logits = fitted.head.logits(examples.features[judge])
-                scores[judge], before[judge] = softmax(logits, temperature), softmax(logits)
+                fitted = _fit(examples, parts, learn, settings, watched=False)
+                logits[judge] = fitted.head.logits(examples.features[judge])
             advance()
-    return scores, before
+    scores = np.empty(logits.shape)
+    for fold in range(parts.folds):
+        rows = folds == fold
+        scores[rows] = softmax(logits[rows], fit_temperature(logits[~rows], examples.classes[~rows]))
+    return scores, softmax(logits)
 
 
-def _fit(examples: Examples, parts: Split, rows: np.ndarray, settings: HeadSettings) -> tuple[Fitted, float]:
-    """Train a head on rows, and find its temperature on those that others like it have not learnt from."""
+def _fit(examples: Examples, parts: Split, rows: np.ndarray, settings: HeadSettings, watched: bool = True) -> Fitted:
+    """Train a head on rows, see `head.fit_best`."""
     validation = np.array([parts.parts[row] == "validation" for row in rows])
     classes = examples.classes[rows]
     units = unit_numbers(parts)[rows]
-    fitted = head.fit_best(examples.features[rows], classes, len(examples.labels), validation, units, settings)
-    return fitted, 1.0 if fitted.logits is None else fit_temperature(fitted.logits, classes)
+    count = len(examples.labels)
+    return head.fit_best(examples.features[rows], classes, count, validation, units, settings, watched=watched)
 
 
 def unit_numbers(parts: Split) -> np.ndarray:

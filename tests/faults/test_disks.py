@@ -178,8 +178,9 @@ WHOLE = {  # the system call, which of them fails, of those on a path below the 
     "the first rows": ("pwrite64", 1, "bottlenecks.sqlite", "bottlenecks.sqlite"),
     "a commit": ("fdatasync", 4, "bottlenecks.sqlite", "bottlenecks.sqlite"),
     "the folder of the model": ("fsync", 2, "model", "model/"),
-    "the manifest": ("rename", 2, "", "model/manifest.json"),
-    "the record": ("rename", 3, "", "reports/train.json"),
+    "the manifest": ("rename", 3, "", "model/manifest.json"),
+    "the list of the split": ("rename", 4, "", "reports/split.csv"),
+    "the record": ("rename", 5, "", "reports/train.json"),
 }
 
 

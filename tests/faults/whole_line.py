@@ -43,7 +43,7 @@ def save(room: Path, words: str) -> None:
     member = artifact.Member(
         "tiny", "weights", "squash", preprocessing, SIZE, network, kernel, np.zeros(len(labels), np.float32)
     )
-    rows = ((np.arange(len(labels)) + len(words)) % len(labels)).astype(np.int32)
+    rows = np.roll(np.arange(len(labels), dtype=np.int32), int(words == NEW))
     reference = artifact.Reference(found.features.astype(np.float16), np.zeros((len(labels), 32), np.uint8), rows)
     placed = [
         artifact.Placed(sha256, label, sha256, "", "train") for sha256, label in zip(found.hashes, labels, strict=True)
