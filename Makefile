@@ -102,6 +102,8 @@ bench: $(VENV)/.installed-tests
 	$(BIN)/python benchmarks/whole_train.py "$(CORPORA)"
 	$(BIN)/python benchmarks/accuracy.py "$(CORPORA)" "$(FOLDS)"
 	$(BIN)/python benchmarks/backbones.py "$(CORPORA)" "$(FOLDS)"
+	$(BIN)/python benchmarks/calibration.py "$(CORPORA)" "$(FOLDS)"
+	$(BIN)/python benchmarks/unknown.py "$(CORPORA)" "$(FOLDS)"
 	$(BIN)/python benchmarks/wrong_labels.py "$(CORPORA)" "$(FOLDS)"
 	$(BIN)/python benchmarks/shortcuts.py "$(CORPORA)"
 	$(BIN)/python benchmarks/check_scale.py

@@ -61,17 +61,19 @@ class Nearest:
         return (1 + np.searchsorted(self._products, products, side="right")) / (len(self._products) + 1)
 
     def neighbours(self, features: np.ndarray, count: int, without: str = "") -> list[Neighbour]:
-        """Return the training pictures nearest to one picture, nearest first.
+        """Return the training pictures nearest to one picture, nearest first; of equal files one.
 
         `features`: float32 (feature_size,); `without`: the sha256 of a picture that does not count, itself.
         """
         similarities = self._unit @ _unit(features[np.newaxis])[0]
         found: list[Neighbour] = []
+        passed = {without}
         for row in np.argsort(-similarities, kind="stable"):
             if len(found) == count:
                 break
             sha256 = self._hashes[row].tobytes().hex()
-            if sha256 != without:
+            if sha256 not in passed:
+                passed.add(sha256)
                 found.append(Neighbour(int(self._labels[row]), float(min(similarities[row], 1)), sha256))
         return found
 

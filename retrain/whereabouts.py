@@ -33,8 +33,8 @@ class Row(NamedTuple):
 
 def write(layout: Layout, rows: Iterable[Row]) -> None:
     """Write `reports/split.csv`, replacing the one of an earlier run; paths as they can be opened."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)  # with its own line ends: Python before 3.13 quotes only those that it writes itself
     writer.writerow(Row._fields)
     root = os.path.abspath(layout.root)
     for row in rows:
@@ -52,11 +52,10 @@ class Whereabouts:
     @cached_property
     def _paths(self) -> dict[str, str]:
         try:
-            text = (self._layout.reports / FILE).read_text("utf-8", "surrogateescape")
-        except OSError:
+            with (self._layout.reports / FILE).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+                return {row[-1]: row[0] for row in csv.reader(file) if len(row) == len(Row._fields)}
+        except (OSError, csv.Error):  # not there, or damaged
             return {}
-        rows = csv.reader(io.StringIO(text, newline=""))
-        return {row[-1]: row[0] for row in rows if len(row) == len(Row._fields)}
 
     def path(self, sha256: str) -> str:
         """Return where the picture of these bytes lies now; empty where that is not known."""

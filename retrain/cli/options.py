@@ -132,7 +132,7 @@ model_option = click.option(
 class Rate(click.ParamType):
     """A share above 0 and at most a half, or `off`, which is 0."""
 
-    name = "RATE|off"
+    name = "rate"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the share, or fail."""
@@ -152,6 +152,7 @@ class Rate(click.ParamType):
 unknown_option = click.option(
     "--unknown",
     type=Rate(),
+    metavar="RATE|off",
     default=UNKNOWN_RATE,
     show_default=True,
     help="Call a picture unknown that is unlike the training pictures: so much so that of pictures of the known classes no"
