@@ -28,8 +28,8 @@ import measure
 import numpy as np
 
 from retrain import nearest
-from retrain.evaluation.calibration import softmax
 from retrain.pipeline.reference import reference_of
+from retrain.scores import log_sum_exp, softmax
 
 RATE, MOST_REFUSED, PAIRS = 0.05, 0.08, 10
 WAYS = ("typicality", "distance", "evidence", "softmax")
@@ -67,7 +67,7 @@ def judge(known: accuracy.Rows, fold: int, foreign: np.ndarray, seed: int, folde
         logits = head.logits(features)
         nearby = np.array([compared.neighbours(row, 1)[0].similarity - 1 for row in features])
         highest = softmax(logits, temperature).max(axis=1)
-        values = compared.typicality(features, logits), nearby, nearest.evidence_of(logits), highest
+        values = compared.typicality(features, logits), nearby, log_sum_exp(logits), highest
         return dict(zip(WAYS, values, strict=True))
 
     inside, outside = usual(known.features[known.folds == fold]), usual(foreign)

@@ -13,6 +13,7 @@ from retrain.errors import BadImage, ModelRefused
 from retrain.images import read_bytes
 from retrain.nearest import Nearest
 from retrain.runner import Runner, open_network
+from retrain.scores import softmax
 from retrain.settings import SCORE_DECIMALS, UNKNOWN_RATE
 
 
@@ -125,12 +126,6 @@ class Labeller:
     def label(self, image: str | os.PathLike[str], neighbours: int = 0) -> Labelled:
         """Label a picture file; raises BadImage for one that cannot be used."""
         return self.label_bytes(read_bytes(Path(image)), neighbours)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return the probabilities, float64, of logits of shape (classes,)."""
-    powers = np.exp(logits.astype(np.float64) - logits.max())
-    return powers / powers.sum()
 
 
 def of(loaded: artifact.Loaded, threads: int = 1, unknown: float = UNKNOWN_RATE) -> Labeller:

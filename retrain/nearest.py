@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from retrain.artifact import Reference
+from retrain.scores import log_sum_exp
 
 _BLOCK = 1024  # rows compared at a time
 
@@ -57,7 +58,7 @@ class Nearest:
         for at in range(0, len(features), _BLOCK):
             block = features[at : at + _BLOCK]
             distances[at : at + _BLOCK] = 1 - (_unit(block) @ self._unit.T).max(axis=1)
-        products = self._product(distances, evidence_of(logits), itself=False)
+        products = self._product(distances, log_sum_exp(logits), itself=False)
         return (1 + np.searchsorted(self._products, products, side="right")) / (len(self._products) + 1)
 
     def neighbours(self, features: np.ndarray, count: int, without: str = "") -> list[Neighbour]:
@@ -86,12 +87,6 @@ class Nearest:
         return product
 
 
-def evidence_of(logits: np.ndarray) -> np.ndarray:
-    """Return the logarithm of the sum of the exponentials of logits, float64 (n,), for logits of shape (n, classes)."""
-    highest = logits.max(axis=1).astype(np.float64)
-    return highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1))
-
-
 def held_out(features: np.ndarray, units: np.ndarray, logits: np.ndarray) -> np.ndarray:
     """Return distance and evidence of the pictures of a reference, as of new ones: what later pictures are compared with.
 
@@ -104,7 +99,7 @@ def held_out(features: np.ndarray, units: np.ndarray, logits: np.ndarray) -> np.
         rows = slice(at, at + _BLOCK)
         cosines = unit[rows] @ unit.T
         cosines[units[rows, None] == units] = -np.inf
-        found.append(np.stack([1 - cosines.max(axis=1), evidence_of(logits[rows])], axis=1))
+        found.append(np.stack([1 - cosines.max(axis=1), log_sum_exp(logits[rows])], axis=1))
     both = np.concatenate(found)
     return both[np.isfinite(both).all(axis=1)].astype(np.float32)
 

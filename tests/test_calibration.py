@@ -9,8 +9,15 @@ from hypothesis import strategies as st
 
 from retrain.evaluation import calibration
 from retrain.evaluation.calibration import (
-    BINS, COOLEST, HOTTEST, expected_error, fit_temperature, log_loss, reliability, softmax,
-)  # fmt: skip
+    BINS,
+    COOLEST,
+    HOTTEST,
+    expected_error,
+    fit_temperature,
+    log_loss,
+    reliability,
+    softmax,
+)
 
 
 def drawn(temperature: float, count: int = 12_000, classes: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -95,7 +102,12 @@ def test_of_very_many_pictures_some_are_used_from_all_over(monkeypatch: pytest.M
     cool, hot = drawn(0.5, 30_000), drawn(4.0, 30_001, seed=1)
     logits, truth = (np.concatenate(both) for both in zip(cool, hot, strict=True))
     used: list[int] = []
-    monkeypatch.setattr(calibration, "log_loss", lambda scores, right: used.append(len(right)) or log_loss(scores, right))
+
+    def noted(scores: np.ndarray, right: np.ndarray) -> float:
+        used.append(len(right))
+        return log_loss(scores, right)
+
+    monkeypatch.setattr(calibration, "log_loss", noted)
     found = fit_temperature(logits, truth)
     assert set(used) == {20_000}
     monkeypatch.setattr(calibration, "_MOST_ROWS", 10**9)

@@ -81,7 +81,7 @@ def test_the_mean_f1_is_over_classes_that_there_are_pictures_of() -> None:
 
 def test_mistakes_are_pairs_in_the_order_of_how_many_and_then_which_share() -> None:
     truth = [0] * 4 + [1] * 8 + [2] * 4
-    predicted = [1, 1, 0, 0] + [0, 0, 2, 2, 2, 1, 1, 1] + [0, 0, 1, 2]
+    predicted = [1, 1, 0, 0, *[0, 0, 2, 2, 2, 1, 1, 1], *[0, 0, 1, 2]]
     figures = said(truth, predicted)
     assert [(pair.label, pair.predicted, pair.count, pair.share) for pair in figures.pairs] == [
         ("bee", "cat", 3, 3 / 8),

@@ -219,3 +219,110 @@ def test_a_given_strength_is_taken_without_a_search() -> None:
 def test_a_single_unit_leaves_nothing_to_choose_by() -> None:
     found = sweep(*clouds(6), np.zeros(6, int))
     assert (found.l2, found.validated_on, found.strengths) == (1e-2, 0, ()) and "too few" in found.how
+
+
+def best_of(features: np.ndarray, labels: np.ndarray, settings: HeadSettings = QUICK) -> head.Fitted:
+    count = len(labels)
+    return fit_best(features, labels, 3, np.zeros(count, bool), np.arange(count), dataclasses.replace(settings, l2=1e-3))
+
+
+def test_the_history_goes_from_chance_to_what_was_learnt() -> None:
+    found = best_of(*clouds(90, spread=0.5)).history
+    assert found is not None and found.held_out_are == "5 folds of training and validation part"
+    columns = (found.learnt_loss, found.held_out_loss, found.learnt_error, found.held_out_error)
+    assert all(len(column) == len(found.steps) for column in columns) and 25 <= len(found.steps) <= 27
+    assert found.steps[0] == 0 and found.steps[-1] == 200 and list(found.steps) == sorted(set(found.steps))
+    assert found.learnt_loss[0] == found.held_out_loss[0] == pytest.approx(math.log(3), abs=1e-6)
+    assert found.learnt_error[0] == found.held_out_error[0] == pytest.approx(2 / 3)  # of equal scores the first counts
+    assert found.learnt_loss[-1] < 0.05 and found.learnt_loss[-1] < found.held_out_loss[-1] < 0.3
+    assert found.learnt_error[-1] == 0 and sum(np.diff(found.learnt_loss) > 0) <= 3
+
+
+def test_the_history_of_noise_shows_that_nothing_is_learnt_for_other_pictures() -> None:
+    rng = np.random.default_rng(4)
+    found = best_of(rng.normal(size=(60, 40)).astype(np.float32), rng.integers(0, 3, 60)).history
+    assert found is not None and found.learnt_error[-1] == 0 and found.held_out_error[-1] > 0.4
+    assert found.held_out_loss[-1] > 2 * found.held_out_loss[0] and found.learnt_loss[-1] < 0.1
+
+
+def test_the_end_of_the_history_is_what_heads_said_of_rows_that_they_did_not_learn_from() -> None:
+    features, labels = clouds(120, spread=3.0)
+    fitted = best_of(features, labels)
+    assert fitted.history is not None and fitted.logits is not None and fitted.logits.dtype == np.float32
+    powers = np.exp(fitted.logits.astype(np.float64))
+    own = (powers / powers.sum(axis=1, keepdims=True))[np.arange(120), labels]
+    assert fitted.history.held_out_loss[-1] == pytest.approx(float(-np.log(own).mean()), rel=1e-5)
+    assert fitted.history.held_out_error[-1] == pytest.approx(float((fitted.logits.argmax(axis=1) != labels).mean()))
+
+
+def test_a_history_of_very_many_pictures_is_measured_on_some_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = clouds(120, spread=3.0)
+    whole = best_of(features, labels)
+    monkeypatch.setattr("retrain.head.history._MOST_ROWS", 60)
+    part = best_of(features, labels)
+    assert whole.history is not None and part.history is not None
+    assert part.history.steps == whole.history.steps and part.history.held_out_loss != whole.history.held_out_loss
+    assert part.history.held_out_loss[-1] == pytest.approx(whole.history.held_out_loss[-1], rel=0.4)
+    assert same(part.head, whole.head)
+
+
+def test_what_is_said_of_a_row_does_not_depend_on_its_label_or_those_of_its_fold(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = clouds(100, spread=2.0)
+    folds = np.random.default_rng(3).permutation(np.arange(100) % 5)
+    monkeypatch.setattr("retrain.head.choice._folds", lambda *_: folds)  # they are evened out over the labels
+    wrong = np.where(folds == 2, (labels + 1) % 3, labels)
+    before, after = best_of(features, labels), best_of(features, wrong)
+    assert before.logits is not None and after.logits is not None
+    assert np.array_equal(before.logits[folds == 2], after.logits[folds == 2])
+    assert all(not np.allclose(before.logits[folds == fold], after.logits[folds == fold]) for fold in (0, 1, 3, 4))
+    assert not np.allclose(before.head.kernel, after.head.kernel)
+
+
+def test_rows_of_one_unit_are_in_one_fold_when_their_logits_are_computed() -> None:
+    """Copies with labels drawn by lot, as above: heads that had seen a copy would be right."""
+    rng = np.random.default_rng(2)
+    units = np.repeat(np.arange(40), 4)
+    labels = rng.integers(0, 2, 40)[units]
+    features = rng.normal(size=(40, 60)).astype(np.float32)[units]
+    for rows, low, high in ((units, 0.3, 0.75), (np.arange(160), 0.95, 1)):
+        fitted = fit_best(features, labels, 2, np.zeros(160, bool), rows, dataclasses.replace(QUICK, l2=1e-3))
+        assert fitted.logits is not None
+        assert low <= (fitted.logits.argmax(axis=1) == labels).mean() <= high
+
+
+def test_of_a_single_unit_nothing_is_known_of_pictures_that_were_not_learnt_from() -> None:
+    features, labels = clouds(6)
+    fitted = fit_best(features, labels, 3, np.zeros(6, bool), np.zeros(6, int), QUICK)
+    assert fitted.logits is None and fitted.history is None
+
+
+def test_two_units_are_two_folds() -> None:
+    features, labels = clouds(8, classes=2)
+    fitted = fit_best(features, labels, 2, np.zeros(8, bool), np.arange(8) // 4, QUICK)
+    assert fitted.logits is not None and np.isfinite(fitted.logits).all() and fitted.history is not None
+    assert fitted.history.held_out_are.startswith("2 folds")
+
+
+@pytest.mark.parametrize("batch_size", [16, 128])
+def test_features_that_are_too_many_to_copy_give_the_same_bytes(monkeypatch: pytest.MonkeyPatch, batch_size: int) -> None:
+    features, labels = clouds(200)
+    settings = dataclasses.replace(QUICK, batch_size=batch_size, steps=60)
+    untouched = features.copy()
+    at_once = best_of(features, labels, settings)
+    portions: list[int] = []
+    standardised = head.softmax._Rows.standardised
+
+    def noted(rows: head.softmax._Rows, numbers: np.ndarray) -> np.ndarray:
+        portions.append(len(numbers))
+        return standardised(rows, numbers)
+
+    monkeypatch.setattr(head.softmax._Rows, "standardised", noted)
+    monkeypatch.setattr("retrain.head.softmax._SMALL", features.nbytes - 1)
+    in_parts = best_of(features, labels, settings)
+    assert len(portions) >= 20 and max(portions) < 200, "the other way was taken"
+    assert same(at_once.head, in_parts.head)
+    assert at_once.history is not None and in_parts.history is not None
+    losses = dict(zip(in_parts.history.steps, in_parts.history.held_out_loss, strict=True))
+    assert [losses[step] for step in at_once.history.steps] == list(at_once.history.held_out_loss)
+    assert at_once.logits is not None and in_parts.logits is not None
+    assert np.array_equal(at_once.logits, in_parts.logits) and np.array_equal(features, untouched)

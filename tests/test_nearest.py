@@ -13,7 +13,8 @@ from retrain import artifact
 from retrain.artifact import Loaded, Reference, reference_sample
 from retrain.errors import ModelRefused
 from retrain.label import Labeller, of
-from retrain.nearest import Nearest, evidence_of, held_out
+from retrain.nearest import Nearest, held_out
+from retrain.scores import log_sum_exp
 from tests.drawing import COLOURS, draw
 
 SIZE, CLASSES = 6, 3
@@ -107,7 +108,7 @@ def test_features_that_are_all_zero_are_no_division_by_zero(nearest: Nearest) ->
 
 @given(st.lists(st.floats(-(2.0**90), 2.0**90, width=32), min_size=1, max_size=6))
 def test_evidence_is_the_logarithm_of_the_sum_of_exponentials(values: list[float]) -> None:
-    found = evidence_of(np.array([values], np.float32))
+    found = log_sum_exp(np.array([values], np.float32))
     assert found.dtype == np.float64 and found[0] == pytest.approx(np.logaddexp.reduce(np.array(values, np.float64)))
 
 
@@ -128,9 +129,7 @@ def test_a_picture_is_not_its_own_neighbour_and_no_similarity_is_above_1(nearest
     assert first[0].sha256 == itself and 1 - 1e-6 < first[0].similarity <= 1
     others = nearest.neighbours(features, 2, without=itself)
     assert others == first[1:]
-    assert all(
-        one.similarity <= 1 for row in reference.features for one in nearest.neighbours(row.astype(np.float32), 1)
-    )
+    assert all(one.similarity <= 1 for row in reference.features for one in nearest.neighbours(row.astype(np.float32), 1))
 
 
 def test_more_neighbours_than_there_are_pictures_are_all_of_them(nearest: Nearest) -> None:

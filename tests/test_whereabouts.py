@@ -14,7 +14,8 @@ from retrain.whereabouts import FILE, Row, Whereabouts, write
 
 NAMES = [
     "plain.png", "two\nlines.png", "two\rends.png", "both\r\n.png", "comma, \"quoted\" 'name'.png", " spaces .png", "猫.png",
-    "=cmd|' /C calc'!A0.png", "-rf.png", os.fsdecode(b"not utf \xe4\xff.png"), "\x1b[31mred.png", "tab\t.png", "'.png", '".png',
+    "=cmd|' /C calc'!A0.png", "-rf.png", os.fsdecode(b"not utf \xe4\xff.png"), "\x1b[31mred.png", "tab\t.png", "'.png",
+    '".png',
 ]  # fmt: skip
 
 

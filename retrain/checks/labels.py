@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from retrain.checks.findings import Finding
+from retrain.scores import softmax
 
 _LIKELY = 0.5  # chance that a label is wrong, from which on it is named
 # What is assumed before the labels are looked at: about 3 % are wrong, the mean of ten well-known sets (C. Northcutt, A.
@@ -51,7 +52,7 @@ def chances_wrong(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     fewer of the wrong labels and names more of the right ones: see benchmarks/wrong_labels.py.
     """
     given = np.arange(len(labels)), labels
-    owns = [softmax(logits / temperature)[given] for temperature in _TEMPERATURES]
+    owns = [softmax(logits, temperature)[given] for temperature in _TEMPERATURES]
     others = logits.shape[1] - 1
     weights = np.array([[_log_weight(own, others, rate) for rate in _RATES] for own in owns])
     weights -= (np.log(_RATES / _USUAL_RATE) / _RATE_SPREAD) ** 2 / 2
@@ -73,12 +74,6 @@ def _log_weight(own: np.ndarray, others: int, rate: float) -> float:
 def _joint(own: np.ndarray, others: int, rate: float) -> tuple[np.ndarray, np.ndarray]:
     """Probability of each given label, were it wrong, and were it right: float64 (n,) each; `own`: what models give it."""
     return rate * (1 - own) / others + 1e-300, (1 - rate) * own
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return float64 probabilities (n, classes) of logits of that shape."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
 
 
 def mislabelled(logits: np.ndarray, labels: np.ndarray, names: tuple[str, ...], paths: tuple[str, ...]) -> list[Finding]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from retrain.scores import softmax
+
 BINS = 15
 COOLEST, HOTTEST = 0.1, 10.0
 _SPREAD = 0.5  # of the logarithm of what is assumed: with a handful of pictures all right, nothing is certain for that
@@ -22,13 +24,6 @@ class Bin:
     count: int
     score: float
     correct: float
-
-
-def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Return the probabilities, float64 (n, classes), of logits of that shape, divided by a temperature above 0."""
-    cooled = logits.astype(np.float64) / temperature
-    powers = np.exp(cooled - cooled.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def log_loss(scores: np.ndarray, truth: np.ndarray) -> float:

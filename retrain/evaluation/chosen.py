@@ -35,7 +35,9 @@ class Chosen:
     def skipped(self, paths: Sequence[str]) -> list[Skipped]:
         """Return the rows that were left out, and test pictures that are gone. `paths`: of all rows."""
         learnt = [Skipped(paths[row], "learnt-from") for row in self.left_out]
-        return learnt + [Skipped(f"sha256 {sha256}", "missing", "a picture of the test part") for sha256 in self.missing]
+        return learnt + [
+            Skipped(f"sha256 {sha256}", "missing", "a picture that the model was judged on") for sha256 in self.missing
+        ]
 
 
 def of_data(loaded: artifact.Loaded, hashes: Sequence[str], labels: Sequence[str]) -> Chosen:
@@ -67,50 +69,68 @@ def of_data(loaded: artifact.Loaded, hashes: Sequence[str], labels: Sequence[str
     )  # fmt: skip
 
 
-def of_test_part(loaded: artifact.Loaded, hashes: Sequence[str], labels: Sequence[str], layout: Layout) -> Chosen:
+def of_test_part(
+    loaded: artifact.Loaded, hashes: Sequence[str], labels: Sequence[str], sources: Sequence[str], layout: Layout
+) -> Chosen:
     """Choose the test part of the model's split; of a model that was judged in folds, all pictures, as the folds saw them.
 
-    Raises UsageError where the test pictures lie elsewhere, or what the folds said is gone; NothingUsable where none is
-    left.
+    Arguments as of `of_data`; `sources`: of the same pictures. Raises UsageError where the test pictures lie elsewhere, or
+    what the folds said is gone; NothingUsable where none is left.
     """
     split, settings = loaded.split(), loaded.manifest["split"]["settings"]
-    placed = {row.sha256 for row in split}
-    added = sum(sha256 not in placed for sha256 in hashes)
-    notes: tuple[str, ...] = (f"{added:,} pictures have been added since, and are not counted.",) if added else ()
-    if any(row.part.startswith("fold-") for row in split):
-        return _of_folds(loaded, hashes, labels, layout, notes)
-    if settings.get("test_dir"):
+    in_folds = any(row.part.startswith("fold-") for row in split)
+    if settings.get("test_dir") and not in_folds:
         raise UsageError("the model was tested on a folder of its own (--test-dir); give that folder: --data DIR")
-    wanted = Counter((row.sha256, row.label) for row in split if row.part == TEST)
-    known = [row for row, pair in enumerate(zip(hashes, labels, strict=True)) if pair in wanted]
-    gone = wanted - Counter((hashes[row], labels[row]) for row in known)
+    said = _said(loaded, layout) if in_folds else None
+    judged = split if in_folds else [row for row in split if row.part == TEST]
+    known, gone = _still_there(judged, hashes, labels, sources)
     if not known:
         raise NothingUsable(
-            f"none of the {wanted.total()} test pictures of the model lies in {layout.data} any more; train again, or give"
-            " other pictures with --data"
+            f"none of the {len(judged)} pictures that the model was judged on lies in {layout.data} any more; train again,"
+            " or give other pictures with --data"
         )
+    notes: tuple[str, ...] = ()
+    placed, taken = {row.sha256 for row in split}, Counter((hashes[row], labels[row]) for row in known)
+    copies = Counter(pair for pair in zip(hashes, labels, strict=True) if pair in taken) - taken
+    if more := sum(sha256 not in placed for sha256 in hashes) + copies.total():
+        notes += (f"{more:,} pictures are in no part of the split, left out then or added since, and are not counted.",)
     if gone:
-        notes += (f"{gone.total():,} pictures of the test part are gone, or lie in another class now.",)
+        notes += (f"{len(gone):,} pictures that the model was judged on are gone, or lie in another class now.",)
+    rows = np.array(known, np.int64)
+    if said is not None:
+        what = f"cross-validation, {len({row.part for row in split})} folds"
+        place = {sha256: number for number, sha256 in enumerate(said.hashes)}
+        numbers = [place[hashes[row]] for row in known]
+        scores, before = (values[numbers].astype(np.float64) for values in (said.scores, said.uncalibrated))
+        return Chosen(rows, what, notes, said=(scores, before), missing=gone)
     source = settings.get("test_source")
-    what = "test part" if source is None else f"source '{source}'"
-    return Chosen(np.array(known, np.int64), what, notes, missing=tuple(sorted(sha256 for sha256, _ in gone.elements())))
+    return Chosen(rows, "test part" if source is None else f"source '{source}'", notes, missing=gone)
 
 
-def _of_folds(
-    loaded: artifact.Loaded, hashes: Sequence[str], labels: Sequence[str], layout: Layout, notes: tuple[str, ...]
-) -> Chosen:
+def _still_there(
+    judged: Sequence[artifact.Placed], hashes: Sequence[str], labels: Sequence[str], sources: Sequence[str]
+) -> tuple[list[int], tuple[str, ...]]:
+    """Return the rows that were judged, each once, and the sha256 of pictures that are not among the rows.
+
+    Of copies of one picture the split may have some only: those of the source that it has come first.
+    """
+    left = Counter((row.sha256, row.label) for row in judged)
+    at = {(row.sha256, row.label, row.source) for row in judged}
+    found = list(zip(hashes, labels, sources, strict=True))
+    known = []
+    for row in sorted(range(len(found)), key=lambda row: found[row] not in at):
+        if left[found[row][:2]] > 0:
+            left[found[row][:2]] -= 1
+            known.append(row)
+    return sorted(known), tuple(sorted(sha256 for sha256, _ in (+left).elements()))
+
+
+def _said(loaded: artifact.Loaded, layout: Layout) -> predictions.Predictions:
+    """Return what the folds said of all pictures of the split."""
     said = predictions.load(layout, loaded.manifest["sha256"], len(loaded.artifact.labels))
-    if said is None:
+    if said is None or not {row.sha256 for row in loaded.split()} <= set(said.hashes):
         raise UsageError(
             "the model was judged by cross-validation, and what was said then is not in"
             f" {layout.reports / predictions.FILE} any more; train again, or give new pictures with --data"
         )
-    place = {sha256: number for number, sha256 in enumerate(said.hashes)}
-    placed = {(row.sha256, row.label) for row in loaded.split()}
-    known = [row for row, pair in enumerate(zip(hashes, labels, strict=True)) if pair in placed and pair[0] in place]
-    if not known:
-        raise NothingUsable(f"none of the pictures of the model lies in {layout.data} any more; train again")
-    numbers = [place[hashes[row]] for row in known]
-    scores, before = (values[numbers].astype(np.float64) for values in (said.scores, said.uncalibrated))
-    folds = len({row.part for row in loaded.split()})
-    return Chosen(np.array(known, np.int64), f"cross-validation, {folds} folds", notes, said=(scores, before))
+    return said

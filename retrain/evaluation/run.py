@@ -14,7 +14,6 @@ from retrain.dataset import Listing, Skipped, read
 from retrain.errors import EnvironmentProblem, UsageError
 from retrain.evaluation import chosen, words
 from retrain.evaluation.as_json import as_json
-from retrain.evaluation.calibration import softmax
 from retrain.evaluation.chosen import Chosen
 from retrain.evaluation.evaluated import Evaluated, Mistake, Neighbour, Unknown
 from retrain.evaluation.figures import measure
@@ -23,6 +22,7 @@ from retrain.label import Labeller
 from retrain.nearest import Nearest
 from retrain.progress import SILENT, Progress
 from retrain.runner import Run, run_locally
+from retrain.scores import softmax
 from retrain.settings import UNKNOWN_RATE
 from retrain.storage import Layout, own_folder, write_atomically
 from retrain.whereabouts import Whereabouts
@@ -72,15 +72,15 @@ def evaluate(
     folder = Layout(layout.root if data is None else Path(data))
     listing = read(folder, what="the folder to evaluate on")
     seen = _look(listing, loaded.artifact, layout, run, progress)
-    picked = chosen.of_data(loaded, seen.hashes, _labels(seen)) if data is not None else chosen.of_test_part(
-        loaded, seen.hashes, _labels(seen), layout)  # fmt: skip
+    examples = [seen.listing.examples[row] for row in seen.rows]
+    labels, sources = [example.label for example in examples], [example.source for example in examples]
+    if data is not None:
+        picked = chosen.of_data(loaded, seen.hashes, labels)
+    else:
+        picked = chosen.of_test_part(loaded, seen.hashes, labels, sources, layout)
     found = _measured(loaded, seen, picked, folder, layout, unknown)
     _write(page, found, progress)
     return found
-
-
-def _labels(seen: Seen) -> list[str]:
-    return [seen.listing.examples[row].label for row in seen.rows]
 
 
 def _look(listing: Listing, model: artifact.Artifact, layout: Layout, run: Run, progress: Progress) -> Seen:

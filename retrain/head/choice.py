@@ -7,6 +7,7 @@ import numpy as np
 
 from retrain.head.history import History, Observer
 from retrain.head.softmax import Head, fit, fit_each, step_count, train_many
+from retrain.scores import cross_entropies
 from retrain.settings import HeadSettings
 
 STRENGTHS = (1e-4, 4e-4, 1.6e-3, 6.4e-3, 2.6e-2, 1e-1)  # of the L2 penalty: what the sweep tries
@@ -127,7 +128,7 @@ def _judge(
     for rows, of_fold in zip(held_out, heads, strict=True):
         for number, head in enumerate(of_fold):
             logits = head.logits(features[rows])
-            losses[number] += _log_losses(logits, labels[rows]).sum()
+            losses[number] += cross_entropies(logits, labels[rows]).sum()
             hits[number] += (logits.argmax(axis=1) == labels[rows]).sum()
     return losses, hits
 
@@ -143,8 +144,3 @@ def _folds(labels: np.ndarray, units: np.ndarray, count: int) -> np.ndarray:
         folds[row] = fold_of[unit]
         of_class[label, folds[row]] += 1
     return folds
-
-
-def _log_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrain.head.softmax import Head
+from retrain.scores import cross_entropies
 
 _MOST_ROWS = 2000  # of each kind: a curve needs no more, and is drawn while training waits
 
@@ -49,8 +50,7 @@ class Observer:
         """Loss and error of each row: float64 (2, m)."""
         logits, labels = head.logits(self._features[rows]).astype(np.float64), self._labels[rows]
         with np.errstate(all="ignore"):  # where training diverges, which its end will tell
-            shifted = logits - logits.max(axis=1, keepdims=True)
-            losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(rows)), labels]
+            losses = cross_entropies(logits, labels)
         return np.stack([losses, (logits.argmax(axis=1) != labels).astype(np.float64)])
 
     def history(self, held_out_are: str) -> History:

@@ -12,12 +12,12 @@ from retrain.dataset import Item, Split, SplitError, divide, near_duplicates
 from retrain.dataset.split import DEFAULT_FOLDS
 from retrain.errors import ModelRefused, NothingUsable, UsageError
 from retrain.evaluation import Accuracy, fit_temperature
-from retrain.evaluation.calibration import softmax
 from retrain.evaluation.figures import Figures, measure
 from retrain.head import Fitted
 from retrain.pipeline.examples import Examples
 from retrain.pipeline.record import Record
 from retrain.progress import Progress
+from retrain.scores import softmax
 from retrain.settings import HeadSettings, SplitSettings, as_plain
 
 _SHARE_OFF = 10  # percent of all pictures
