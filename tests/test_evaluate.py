@@ -20,6 +20,7 @@ from retrain.evaluation.evaluated import Evaluated
 from retrain.evaluation.run import evaluate
 from retrain.head import History
 from retrain.label import Labeller
+from retrain.nearest import held_out
 from retrain.pipeline import Result
 from retrain.pipeline import train as train_model
 from retrain.settings import HeadSettings, SplitSettings
@@ -145,6 +146,20 @@ def test_it_says_how_pictures_were_divided(parts: Trained, folds: Trained) -> No
     assert "48 pictures in" in second and "near-duplicates" in second
     first, second, *notes = evaluate(folds.folder).split
     assert first.startswith("All 48 pictures were judged once") and "(3 folds)" in first and not notes
+
+
+def test_what_new_pictures_are_compared_with_are_distances_to_other_units_of_the_split(of_parts: Trained) -> None:
+    """Of 48 pictures some are nearly alike to a network that sees little more than colours; so they are one unit."""
+    loaded = artifact.load(of_parts.folder / "model")
+    reference, group = loaded.reference(), {row.sha256: row.group for row in loaded.split()}
+    groups = np.array([group[row.tobytes().hex()] for row in reference.hashes])
+    units = np.unique(groups, return_inverse=True)[1]
+    logits = np.zeros((len(units), 3), np.float32)
+    expected = held_out(reference.features, units, logits)[:, 0]
+    assert len(set(units)) < len(units) and not np.allclose(
+        expected, held_out(reference.features, np.arange(len(units)), logits)[:, 0]
+    )
+    assert reference.held_out[:, 0] == pytest.approx(expected, abs=1e-6)
 
 
 def test_mistakes_are_the_surest_first_with_the_training_pictures_nearest_to_them(parts: Trained) -> None:
@@ -420,7 +435,7 @@ def test_a_file_that_is_not_ours_is_not_replaced(parts: Trained, tmp_path: Path,
 
 def test_an_output_that_cannot_be_is_one_line(parts: Trained, tmp_path: Path, retrain: Command) -> None:
     ran = retrain("evaluate", parts.folder, "--output", tmp_path / "nowhere" / "x.html")
-    assert ran.code == 6 and "nowhere/x.html does not exist; make it or choose another" in ran.err[-1]
+    assert ran.code == 2 and "nowhere/x.html does not exist; make it or choose another" in ran.err[-1]
     assert not (tmp_path / "nowhere").exists()
     ran = retrain("evaluate", parts.folder, "--output", tmp_path / "x.json")
     assert ran.code == 2 and "give one that ends in .html" in ran.err[-1] and not (tmp_path / "x.json").exists()

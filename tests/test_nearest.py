@@ -132,6 +132,13 @@ def test_a_picture_is_not_its_own_neighbour_and_no_similarity_is_above_1(nearest
     assert all(one.similarity <= 1 for row in reference.features for one in nearest.neighbours(row.astype(np.float32), 1))
 
 
+def test_of_files_with_the_same_bytes_one_is_named(reference: Reference) -> None:
+    twice = Reference(*(np.concatenate([array, array[:5]]) for array in dataclasses.astuple(reference)))
+    found = Nearest(twice).neighbours(reference.features[0].astype(np.float32), 10**6)
+    assert len(found) == len({one.sha256 for one in found}) == 300
+    assert found[0].sha256 == reference.hashes[0].tobytes().hex()
+
+
 def test_more_neighbours_than_there_are_pictures_are_all_of_them(nearest: Nearest) -> None:
     assert len(nearest.neighbours(kind(1, 9)[0][0], 10**6)) == 300 and nearest.neighbours(kind(1, 9)[0][0], 0) == []
 

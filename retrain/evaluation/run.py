@@ -11,7 +11,7 @@ import numpy as np
 
 from retrain import artifact, bottlenecks
 from retrain.dataset import Listing, Skipped, read
-from retrain.errors import EnvironmentProblem, UsageError
+from retrain.errors import UsageError
 from retrain.evaluation import chosen, words
 from retrain.evaluation.as_json import as_json
 from retrain.evaluation.chosen import Chosen
@@ -30,7 +30,8 @@ from retrain.whereabouts import Whereabouts
 REPORT = "evaluate.html"
 _COMPARED = 100  # mistakes that are shown beside the nearest training pictures
 _NEIGHBOURS = 3
-_OURS = b'<!DOCTYPE html>\n<html lang="en"><head>'
+_BEGIN = 4096  # bytes of a file that tell whether it is ours
+_FORMAT = b'"format": "retrain-evaluation"'
 
 
 @dataclass(frozen=True)
@@ -190,19 +191,22 @@ def _mistakes(
 
 
 def _refuse_foreign(page: Path) -> None:
-    """Raise UsageError where a page, or its twin, would replace a file that we did not write."""
-    for path, begins in ((page, _OURS), (json_beside(page), b'{\n "format": "retrain-evaluation"')):
+    """Raise UsageError where a page, or its twin, cannot be written or would replace a file that we did not write."""
+    if page.suffix == ".json":
+        raise UsageError(f"--output {page} is the name of the JSON file; give one that ends in .html")
+    if page.name != REPORT and not page.parent.is_dir():
+        raise UsageError(f"the folder of --output {page} does not exist; make it or choose another")
+    for path, marks in ((page, (b"<!DOCTYPE html>", b"<title>Evaluation of ")), (json_beside(page), (_FORMAT,))):
         try:
             with path.open("rb") as file:
-                ours = file.read(len(begins)) == begins
+                begin = file.read(_BEGIN)
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise UsageError(f"the report cannot be written to {path}: {(error.strerror or str(error)).lower()}") from None
-        if not ours:
+            why = (error.strerror or str(error)).lower()
+            raise UsageError(f"the report cannot be written to {path}: {why}; choose another --output") from None
+        if not all(mark in begin for mark in marks):
             raise UsageError(f"{path} was not written by retrain evaluate; move it away or choose another --output")
-    if page.suffix == ".json":
-        raise UsageError(f"--output {page} is the name of the JSON file; give one that ends in .html")
 
 
 def json_beside(page: Path) -> Path:
@@ -215,7 +219,5 @@ def _write(page: Path, found: Evaluated, progress: Progress) -> None:
     record = json.dumps(as_json(found), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
     if page.name == REPORT and page.parent.name == "reports":
         own_folder(page.parent)
-    elif not page.parent.is_dir():
-        raise EnvironmentProblem(f"the folder of --output {page} does not exist; make it or choose another")
     write_atomically(page, html.encode())
     write_atomically(json_beside(page), record.encode())
