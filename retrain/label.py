@@ -114,7 +114,7 @@ class Labeller:
             return labelled
         near = self._nearest.neighbours(features, count) if count else ()
         typicality = None
-        if self._nearest.can_tell:
+        if self._nearest.can_tell():
             typicality = float(self._nearest.typicality(features[np.newaxis], logits[np.newaxis])[0])
         return replace(
             labelled,

@@ -9,11 +9,12 @@ evidence   the logarithm of the sum of the exponentials of the logits: finds wha
 
 Both are compared with those of pictures of the known classes that were not learnt from (`Reference.held_out`): the share of
 these that are at least as far, and of those with as little evidence, are multiplied (R. A. Fisher's way of combining
-tests), and the share of them whose product is as small is the picture's *typicality*. Of pictures like those that the model
-was trained on, a share r has a typicality of r or less, whatever the features are like (V. Vovk, A. Gammerman, G. Shafer,
+tests), and the share of them whose product is as small is the picture's *typicality*. Of pictures drawn as those of the
+reference were, a share r has a typicality of r or less, whatever the features are like (V. Vovk, A. Gammerman, G. Shafer,
 "Algorithmic Learning in a Random World", 2005: a conformal p-value), so a threshold on it is a rate of false alarms.
 """
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -43,10 +44,9 @@ class Nearest:
         self._distances, self._evidence = np.sort(distances), np.sort(evidence)
         self._products = np.sort(self._product(distances, evidence, itself=True))
 
-    @property
-    def can_tell(self) -> bool:
-        """Whether anything is known of held-out pictures: without, typicality says nothing."""
-        return len(self._products) > 0
+    def can_tell(self, rate: float = 1.0) -> bool:
+        """Whether there are pictures enough to compare with for a picture to be called unknown at a rate of false alarms."""
+        return len(self._products) > 0 and 1 / (len(self._products) + 1) <= rate
 
     def typicality(self, features: np.ndarray, logits: np.ndarray) -> np.ndarray:
         """Return how usual pictures are among those of the known classes, float64 (n,), above 0 and at most 1.
@@ -61,14 +61,14 @@ class Nearest:
         products = self._product(distances, log_sum_exp(logits), itself=False)
         return (1 + np.searchsorted(self._products, products, side="right")) / (len(self._products) + 1)
 
-    def neighbours(self, features: np.ndarray, count: int, without: str = "") -> list[Neighbour]:
+    def neighbours(self, features: np.ndarray, count: int, without: Collection[str] = ()) -> list[Neighbour]:
         """Return the training pictures nearest to one picture, nearest first; of equal files one.
 
-        `features`: float32 (feature_size,); `without`: the sha256 of a picture that does not count, itself.
+        `features`: float32 (feature_size,); `without`: the sha256 of pictures that do not count, in hex.
         """
         similarities = self._unit @ _unit(features[np.newaxis])[0]
         found: list[Neighbour] = []
-        passed = {without}
+        passed = set(without)
         for row in np.argsort(-similarities, kind="stable"):
             if len(found) == count:
                 break

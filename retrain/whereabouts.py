@@ -51,6 +51,8 @@ class Whereabouts:
 
     @cached_property
     def _paths(self) -> dict[str, str]:
+        if not (self._layout.reports / FILE).is_file():  # none, or a pipe that would never end
+            return {}
         try:
             with (self._layout.reports / FILE).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
                 return {row[-1]: row[0] for row in csv.reader(file) if len(row) == len(Row._fields)}

@@ -116,14 +116,14 @@ def test_what_was_measured_is_said(whole: Evaluated) -> None:
     page = Page(render(whole))
     for words in (
         "Divided by content.", "test pictures", "1 picture skipped", "cat/x.png: truncated, the file ends too early",
-        f"at a temperature of 1 it would be {100 * (whole.figures.uncalibrated_error or 0):.1f} %", "the 3 highest",
+        f"and {100 * (whole.figures.uncalibrated_error or 0):.1f} % before", "the 3 highest",
         "4 of 80 were, 2 of which would have got a wrong label. Of 10 pictures of classes that the model does not have, 9",
         "validation", "similarity 0.90", "called unknown", "A row is a class, a column what its pictures were taken for.",
     ):  # fmt: skip
         assert words in page.text, words
     heard = [found["aria-label"] for found in page.all("svg") if "aria-label" in found]
-    assert "Loss: pictures that were learnt from, from 1.4 to 0.1; validation, from 1.4 to 0.7" in heard
-    assert "Error rate: pictures that were learnt from, from 70 % to 0 %; validation, from 75 % to 35 %" in heard
+    assert "Loss: pictures that were learnt from, from 1.4 to 0.1; others (validation), from 1.4 to 0.7" in heard
+    assert "Error rate: pictures that were learnt from, from 70 % to 0 %; others (validation), from 75 % to 35 %" in heard
     assert any(words.startswith("Share that is right by score: ") for words in heard)
 
 
@@ -131,7 +131,7 @@ def test_what_there_is_nothing_of_is_left_out(data: Path) -> None:
     page = Page(render(perfect(data)))
     assert ids(page) == ["how", "classes", "calibration", "matrix"]
     assert "called unknown" not in page.text and "skipped" not in page.text and not page.all("img")
-    assert "at a temperature of 1 it" not in page.text
+    assert "% before" not in page.text
 
 
 def test_a_class_without_pictures_has_dashes_that_are_no_zeros(data: Path) -> None:
@@ -185,10 +185,10 @@ def test_of_much_the_first_is_shown_and_the_rest_is_counted(data: Path, whole: E
     many = (whole.mistakes[0],) * 500
     page = Page(render(replace(whole, mistakes=many, skipped=(Skipped("a", "empty"),) * (MAX_SKIPPED + 3))))
     assert len(page.all("li", "card")) == MAX_CARDS and f"and {500 - MAX_CARDS} more mistakes" in page.text
-    assert "and 3 more pictures, all in evaluate.json" in page.text
+    assert "and 3 more pictures, all in the JSON file beside this page" in page.text
     page = Page(render(evaluated(data, tuple(f"class {n}" for n in range(MAX_ROWS + 9)), 3000)))
     assert len(page.all("img")) + len(page.all("div", "broken")) <= MAX_THUMBNAILS
-    assert "and 9 more classes, all in evaluate.json" in page.text
+    assert "and 9 more classes, all in the JSON file beside this page" in page.text
     assert len(page.all("h3")) and "Other pairs" in page.text
     assert {f"pair-{MAX_PAIRS}", "pair-others"} <= {found.get("id") for found in page.all("h3")}
     assert f"Of {MAX_ROWS + 9} classes, the {MAX_CLASSES} with the most mistakes" in page.text

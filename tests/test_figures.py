@@ -68,7 +68,7 @@ def test_the_top_k_are_the_first_k_in_the_order_in_which_labels_are_shown() -> N
 def test_of_a_class_without_pictures_nothing_is_said() -> None:
     never, mistaken = said([0, 0, 1], [0, 1, 1]).classes[2], said([0, 0, 1], [0, 2, 1]).classes[2]
     assert (never.support, never.predicted, never.precision, never.recall, never.f1) == (0, 0, None, None, None)
-    assert (mistaken.support, mistaken.predicted, mistaken.precision, mistaken.recall, mistaken.f1) == (0, 1, 0, None, 0)
+    assert (mistaken.support, mistaken.predicted, mistaken.precision, mistaken.recall, mistaken.f1) == (0, 1, 0, None, None)
     missed = said([0, 2, 2], [0, 0, 1]).classes[2]
     assert (missed.precision, missed.recall, missed.f1, missed.correct) == (None, 0, 0, 0)
 

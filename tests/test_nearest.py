@@ -127,7 +127,7 @@ def test_a_picture_is_not_its_own_neighbour_and_no_similarity_is_above_1(nearest
     itself, features = reference.hashes[3].tobytes().hex(), reference.features[3].astype(np.float32)
     first = nearest.neighbours(features, 3)
     assert first[0].sha256 == itself and 1 - 1e-6 < first[0].similarity <= 1
-    others = nearest.neighbours(features, 2, without=itself)
+    others = nearest.neighbours(features, 2, without=[itself])
     assert others == first[1:]
     assert all(one.similarity <= 1 for row in reference.features for one in nearest.neighbours(row.astype(np.float32), 1))
 
@@ -147,7 +147,7 @@ def test_without_held_out_pictures_nothing_is_called_unknown(loaded: Loaded, tmp
     black = draw(tmp_path / "black.png", (0, 0, 0), 1)
     knows = loaded.reference()
     mute = Nearest(dataclasses.replace(knows, held_out=np.empty((0, 2), np.float32)))
-    assert Nearest(knows).can_tell and not mute.can_tell
+    assert Nearest(knows).can_tell() and not mute.can_tell()
     said = Labeller(loaded.artifact, nearest=mute, unknown=0.5).label(black, neighbours=2)
     assert (said.typicality, said.unknown, len(said.neighbours)) == (None, False, 2)
     without = Labeller(loaded.artifact, unknown=0.5).label(black, neighbours=2)
@@ -280,7 +280,7 @@ def test_a_reference_of_a_model_from_before_there_were_held_out_figures_is_read(
     arrays = dataclasses.asdict(loaded.reference())
     del arrays["held_out"]
     old = with_reference(loaded, tensors(arrays))
-    assert not Nearest(old.reference()).can_tell and len(old.reference().labels) == len(arrays["labels"])
+    assert not Nearest(old.reference()).can_tell() and len(old.reference().labels) == len(arrays["labels"])
 
 
 def with_reference(loaded: Loaded, data: bytes) -> Loaded:

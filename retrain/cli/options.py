@@ -136,7 +136,7 @@ class Rate(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the share, or fail."""
-        if value == "off":
+        if isinstance(value, str) and value.lower() == "off":
             return 0.0
         try:
             rate = float(value)

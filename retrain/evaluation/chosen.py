@@ -1,7 +1,7 @@
 """Which pictures a model is measured on: never one that it has learnt from."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,37 +28,43 @@ class Chosen:
     notes: tuple[str, ...] = ()
     foreign: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     said: tuple[np.ndarray, np.ndarray] | None = None
-    left_out: tuple[int, ...] = ()
+    left_out: Mapping[int, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     everything: bool = False
 
     def skipped(self, paths: Sequence[str]) -> list[Skipped]:
         """Return the rows that were left out, and test pictures that are gone. `paths`: of all rows."""
-        learnt = [Skipped(paths[row], "learnt-from") for row in self.left_out]
+        learnt = [Skipped(paths[row], "learnt-from", detail) for row, detail in sorted(self.left_out.items())]
         return learnt + [
             Skipped(f"sha256 {sha256}", "missing", "a picture that the model was judged on") for sha256 in self.missing
         ]
 
 
-def of_data(loaded: artifact.Loaded, hashes: Sequence[str], labels: Sequence[str]) -> Chosen:
+def of_data(loaded: artifact.Loaded, labels: Sequence[str], same: Collection[int], near: Collection[int]) -> Chosen:
     """Choose, of a folder of class folders, all pictures that the model has not learnt from.
 
-    `hashes`: sha256 in hex; `labels`: the class folders. Raises NothingUsable where none is left of a class that it has.
+    `labels`: the class folder of each row; `same`, `near`: rows that were learnt from, and that are near-duplicates of
+    such. Raises NothingUsable where none is left of a class that the model has.
     """
-    learnt = {row.sha256 for row in loaded.split() if row.part != TEST}
-    fresh = [row for row, sha256 in enumerate(hashes) if sha256 not in learnt]
-    known = [row for row in fresh if labels[row] in loaded.artifact.labels]
-    others = [row for row in fresh if labels[row] not in loaded.artifact.labels]
-    left_out = tuple(row for row, sha256 in enumerate(hashes) if sha256 in learnt)
+    left_out = dict.fromkeys(same, "") | dict.fromkeys(near, "nearly the same as one that it has learnt from")
+    names = set(loaded.artifact.labels)
+    fresh = [row for row in range(len(labels)) if row not in left_out]
+    known = [row for row in fresh if labels[row] in names]
+    others = [row for row in fresh if labels[row] not in names]
     if not known:
-        why = f"the model has learnt from all {len(left_out)} of them" if left_out else "none is of a class that it knows"
-        raise NothingUsable(f"there is no picture to evaluate on: {why}; give other pictures with --data")
-    notes = []
+        raise NothingUsable(
+            f"there is no picture to evaluate on: of {len(labels)} that can be used the model has learnt from"
+            f" {len(left_out)}, or from nearly the same, and {len(others)} are of classes that it does not know; give other"
+            " pictures with --data"
+        )
+    notes: list[str] = []
     if left_out:
-        notes.append(f"{len(left_out):,} of the pictures were left out, since the model has learnt from them.")
+        notes.append(
+            f"{len(left_out):,} of the pictures were left out: the model has learnt from them, or from nearly the same."
+        )
     if others:
-        names = sorted({labels[row] for row in others})
-        told = ", ".join(f"'{name}'" for name in names[:5]) + (", ..." if len(names) > 5 else "")
+        foreign = sorted({labels[row] for row in others})
+        told = ", ".join(f"'{name}'" for name in foreign[:5]) + (", ..." if len(foreign) > 5 else "")
         notes.append(
             f"{len(others):,} pictures are of classes that the model does not know ({told}); they count only as to whether"
             " it calls them unknown."
@@ -130,7 +136,7 @@ def _said(loaded: artifact.Loaded, layout: Layout) -> predictions.Predictions:
     said = predictions.load(layout, loaded.manifest["sha256"], len(loaded.artifact.labels))
     if said is None or not {row.sha256 for row in loaded.split()} <= set(said.hashes):
         raise UsageError(
-            "the model was judged by cross-validation, and what was said then is not in"
-            f" {layout.reports / predictions.FILE} any more; train again, or give new pictures with --data"
+            f"the model was judged by cross-validation, and what was said then, {layout.reports / predictions.FILE},"
+            " is gone or belongs to another model; train again, or give new pictures with --data"
         )
     return said

@@ -15,8 +15,8 @@ TOP_K = (2, 3, 5)
 class OfClass:
     """One class. `support`: pictures that show it; `predicted`: pictures that were said to.
 
-    `precision` and `recall` are None where nothing can be said: no picture was said to show it, or none does. `f1` is then 0
-    unless both are unknown.
+    `precision` and `recall` are None where nothing can be said: no picture was said to show it, or none does. `f1` is
+    None where none does, and else 0 where no picture of it was found.
     """
 
     label: str
@@ -85,7 +85,7 @@ def measure(
     return Figures(
         accuracy=accuracy(predicted, truth),
         top_k=tuple((k, float((rank < k).mean())) for k in TOP_K if k < len(labels)),
-        macro_f1=float(np.mean([row.f1 for row in classes if row.support])),
+        macro_f1=float(np.mean([row.f1 for row in classes if row.f1 is not None])),
         log_loss=log_loss(scores, truth),
         calibration_error=expected_error(scores, truth),
         uncalibrated_error=None if uncalibrated is None else expected_error(uncalibrated, truth),
@@ -108,7 +108,7 @@ def _of_class(label: str, index: int, confusion: np.ndarray) -> OfClass:
         label, support, predicted, correct,
         precision=correct / predicted if predicted else None,
         recall=correct / support if support else None,
-        f1=2 * correct / (support + predicted) if support + predicted else None,
+        f1=2 * correct / (support + predicted) if support else None,
     )  # fmt: skip
 
 

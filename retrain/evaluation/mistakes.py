@@ -14,7 +14,7 @@ from retrain.report.thumbnails import Thumbnail, make_all
 MAX_PAIRS = 20  # with a table row and pictures of their own
 MAX_CARDS = 60  # of one pair
 MAX_THUMBNAILS = 400  # on the page: it stays below 5 MB
-RECORD = "evaluate.json"  # what has the rest
+RECORD = "the JSON file beside this page"  # what has the rest
 _COMPARED = 3  # pictures beside the one that was labelled wrongly
 _HEARD = Heard("the picture", "near it in training", "labelled")
 _REST = ("", "")  # what stands for all other pairs

@@ -39,7 +39,7 @@ def _header(found: Evaluated) -> Markup:
     tiles = [
         ("accuracy", percent(of.accuracy.value), f"95 % interval {_interval((low, high))}"),
         ("pictures", f"{of.accuracy.count:,}", f"{of.accuracy.count - of.accuracy.correct:,} labelled wrongly"),
-        ("macro F1", f"{of.macro_f1:.3f}", count(len(of.classes), "class", "classes")),
+        ("macro F1", f"{of.macro_f1:.3f}", count(sum(row.support > 0 for row in of.classes), "class", "classes")),
         ("log loss", f"{of.log_loss:.3f}", "0 is best"),
         ("calibration error", percent(of.calibration_error), "0 is best"),
     ]
@@ -174,10 +174,10 @@ def _calibration(found: Evaluated) -> Section:
     text = (
         "Of all pictures with a score near 80 %, eight in ten should be right: the points should lie on the dotted line. "
         f"The calibration error, how far off they are on average over pictures, is {percent(of.calibration_error)} "
-        f"at a temperature of {found.temperature:.3g}"
+        "after calibration"
     )
     if of.uncalibrated_error is not None:
-        text += f"; at a temperature of 1 it would be {percent(of.uncalibrated_error)}"
+        text += f", and {percent(of.uncalibrated_error)} before"
     text += (
         ". Below the line the model is too sure. Lines up and down are 95 % intervals; columns at the bottom count pictures."
     )
@@ -243,7 +243,7 @@ def _thinned(of: History, most: int) -> tuple[list[int], list[Line]]:
     """Return so many steps at most, evenly spread, the last among them, with their losses and then their error rates."""
     last = len(of.steps) - 1
     rows = sorted({round(last * at / (most - 1)) for at in range(most)})
-    names = ("pictures that were learnt from", of.held_out_are) * 2
+    names = ("pictures that were learnt from", f"others ({of.held_out_are})") * 2
     of_lines = (of.learnt_loss, of.held_out_loss, of.learnt_error, of.held_out_error)
     lines = [Line(title, [values[row] for row in rows]) for title, values in zip(names, of_lines, strict=True)]
     return [of.steps[row] for row in rows], lines

@@ -45,6 +45,8 @@ def load(layout: Layout, model: str, classes: int) -> Predictions | None:
     from safetensors import SafetensorError, safe_open
 
     path = layout.reports / FILE
+    if not path.is_file():
+        return None
     try:
         with safe_open(str(path), "numpy") as file:
             if (file.metadata() or {}).get(_MODEL) != model:

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from retrain.evaluation.as_json import as_json
 from retrain.evaluation.chosen import Chosen
 from retrain.evaluation.evaluated import Evaluated, Mistake, Neighbour, Unknown
 from retrain.evaluation.figures import measure
+from retrain.evaluation.learnt import learnt_from, space_of
 from retrain.evaluation.page import render
 from retrain.label import Labeller
 from retrain.nearest import Nearest
@@ -72,11 +74,14 @@ def evaluate(
     _refuse_foreign(page)
     folder = Layout(layout.root if data is None else Path(data))
     listing = read(folder, what="the folder to evaluate on")
+    if output is None:
+        own_folder(page.parent)
     seen = _look(listing, loaded.artifact, layout, run, progress)
     examples = [seen.listing.examples[row] for row in seen.rows]
     labels, sources = [example.label for example in examples], [example.source for example in examples]
     if data is not None:
-        picked = chosen.of_data(loaded, seen.hashes, labels)
+        learnt = learnt_from(loaded, seen.hashes, labels, seen.features[0], layout, progress)
+        picked = chosen.of_data(loaded, labels, *learnt)
     else:
         picked = chosen.of_test_part(loaded, seen.hashes, labels, sources, layout)
     found = _measured(loaded, seen, picked, folder, layout, unknown)
@@ -90,8 +95,7 @@ def _look(listing: Listing, model: artifact.Artifact, layout: Layout, run: Run, 
     paths = [example.path for example in listing.examples]
     found = []
     for member in model.members:
-        space = bottlenecks.Space(member.backbone, member.weights, member.preprocessing, member.network.engine)
-        with bottlenecks.Store(layout.bottlenecks, space, progress) as store:
+        with bottlenecks.Store(layout.bottlenecks, space_of(member), progress) as store:
             found.append(
                 bottlenecks.extract(
                     paths, store, member.network, member.view, member.image_size, len(member.kernel),
@@ -110,15 +114,18 @@ def _look(listing: Listing, model: artifact.Artifact, layout: Layout, run: Run, 
 def _measured(loaded: artifact.Loaded, seen: Seen, picked: Chosen, folder: Layout, layout: Layout, rate: float) -> Evaluated:
     model, examples = loaded.artifact, [seen.listing.examples[row] for row in seen.rows]
     known = picked.known
-    truth = np.array([model.labels.index(examples[row].label) for row in known], np.int64)
+    number = {label: index for index, label in enumerate(model.labels)}
+    truth = np.array([number[examples[row].label] for row in known], np.int64)
     if picked.said is None:
         scores, before = _scores(model, [features[known] for features in seen.features])
     else:
         scores, before = picked.said
     nearest = Nearest(loaded.reference())
     typicality = None
-    if picked.said is None and rate and nearest.can_tell:  # all pictures of folds were learnt from
-        typicality = _typicality(model, nearest, seen.features[0])
+    if picked.said is None and rate and nearest.can_tell(rate):  # all pictures of folds were learnt from
+        typicality = np.ones(len(seen.rows))
+        compared = np.concatenate([known, picked.foreign])
+        typicality[compared] = _typicality(model, nearest, seen.features[0][compared])
     figures = measure(scores, truth, model.labels, [examples[row].source for row in known], before)
     wrong = scores.argmax(axis=1) != truth
     refused = None if typicality is None else typicality <= rate
@@ -133,7 +140,7 @@ def _measured(loaded: artifact.Loaded, seen: Seen, picked: Chosen, folder: Layou
         temperature=model.temperature["none"],
         labels=model.labels,
         figures=figures,
-        mistakes=_mistakes(seen, known, scores, truth, model.labels, refused, nearest, Whereabouts(layout)),
+        mistakes=_mistakes(seen, known, scores, truth, model.labels, refused, nearest, Whereabouts(layout), _units(loaded)),
         unknown=None if refused is None else Unknown(
             rate, len(known), int(refused[known].sum()), int((refused[known] & wrong).sum()),
             len(picked.foreign), int(refused[picked.foreign].sum()),
@@ -158,6 +165,14 @@ def _typicality(model: artifact.Artifact, nearest: Nearest, features: np.ndarray
     return nearest.typicality(features, features @ first.kernel + first.bias)
 
 
+def _units(loaded: artifact.Loaded) -> dict[str, set[str]]:
+    """Return for each picture of the split those of its unit: what judged it in a fold had not learnt from them either."""
+    units: dict[str, set[str]] = defaultdict(set)
+    for row in loaded.split():
+        units[row.group].add(row.sha256)
+    return {row.sha256: units[row.group] for row in loaded.split()}
+
+
 def _mistakes(
     seen: Seen,
     known: np.ndarray,
@@ -167,6 +182,7 @@ def _mistakes(
     refused: np.ndarray | None,
     nearest: Nearest,
     files: Whereabouts,
+    units: Mapping[str, Collection[str]],
 ) -> tuple[Mistake, ...]:
     """Return what was labelled wrongly, the surest first; the first ones with the training pictures nearest to them."""
     said = scores.argmax(axis=1)
@@ -178,7 +194,7 @@ def _mistakes(
         if len(found) < _COMPARED:
             near = [
                 Neighbour(labels[one.label], one.similarity, files.path(one.sha256))
-                for one in nearest.neighbours(seen.features[0][row], _NEIGHBOURS, without=seen.hashes[row])
+                for one in nearest.neighbours(seen.features[0][row], _NEIGHBOURS, without=units.get(seen.hashes[row], ()))
             ]
         found.append(
             Mistake(
@@ -192,11 +208,15 @@ def _mistakes(
 
 def _refuse_foreign(page: Path) -> None:
     """Raise UsageError where a page, or its twin, cannot be written or would replace a file that we did not write."""
+    if not page.name or page.is_dir():
+        raise UsageError(f"--output {page} is a folder; give the name of a page in it")
     if page.suffix == ".json":
         raise UsageError(f"--output {page} is the name of the JSON file; give one that ends in .html")
     if page.name != REPORT and not page.parent.is_dir():
         raise UsageError(f"the folder of --output {page} does not exist; make it or choose another")
     for path, marks in ((page, (b"<!DOCTYPE html>", b"<title>Evaluation of ")), (json_beside(page), (_FORMAT,))):
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{path} is no file; choose another --output")
         try:
             with path.open("rb") as file:
                 begin = file.read(_BEGIN)
@@ -217,7 +237,5 @@ def json_beside(page: Path) -> Path:
 def _write(page: Path, found: Evaluated, progress: Progress) -> None:
     html = render(found, progress)
     record = json.dumps(as_json(found), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
-    if page.name == REPORT and page.parent.name == "reports":
-        own_folder(page.parent)
     write_atomically(page, html.encode())
     write_atomically(json_beside(page), record.encode())

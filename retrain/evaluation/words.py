@@ -43,7 +43,7 @@ def curve_of(loaded: artifact.Loaded, layout: Layout) -> History | None:
     """Return the curve in the record of the run that a model came from; None where that is another run's, or gone."""
     path = layout.reports / _RECORD
     try:
-        if path.stat().st_size > _LARGEST:
+        if not path.is_file() or path.stat().st_size > _LARGEST:
             return None
         record = json.loads(path.read_bytes())
         history = record["history"]

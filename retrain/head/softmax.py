@@ -26,6 +26,7 @@ _WAY, _HIGHEST_RATE = 10, 0.02  # steps times rate: how far Adam can carry a wei
 _STEPS_AT_ONCE = 250  # a graph cannot be interrupted while it runs
 _SMALL = 2**26  # bytes of features; of larger ones no copy is made, only of the rows of a few steps
 _BLOCK = 4096  # rows whose spread is measured at a time
+_LEAST_SPREAD = 0.05  # of the usual spread of a feature
 _POINTS = 25  # of a curve, at least: so often training stops to be watched
 
 
@@ -153,13 +154,18 @@ class _Rows(NamedTuple):
 
 
 def _standardisation(features: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each feature, float32; a feature that never varies keeps its scale."""
+    """Mean and scale of each feature, float32: its standard deviation and, in quadrature, a twentieth of the usual one.
+
+    Among a few dozen pictures some features hardly vary. Divided by so little, they would be all that counts where a new
+    picture does not have the same value.
+    """
     chosen = np.flatnonzero(rows)
     blocks = [chosen[at : at + _BLOCK] for at in range(0, len(chosen), _BLOCK)]
     mean = np.sum([features[block].sum(axis=0, dtype=np.float64) for block in blocks], axis=0) / len(chosen)
     squares = np.sum([((features[block] - mean) ** 2).sum(axis=0) for block in blocks], axis=0)
-    scale = np.sqrt(squares / len(chosen))
-    scale[scale < 1e-6] = 1.0
+    variances = squares / len(chosen)
+    scale = np.sqrt(variances + _LEAST_SPREAD**2 * variances.mean())
+    scale[scale < 1e-6] = 1.0  # no feature varies
     return mean.astype(np.float32), scale.astype(np.float32)
 
 
