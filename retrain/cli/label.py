@@ -46,7 +46,7 @@ def label(images: tuple[str, ...], model: Path, unknown: float, top: int | None,
     from retrain.whereabouts import Whereabouts
 
     loaded, shown, skipped = load(model, unknown=unknown), 0, 0
-    files = Whereabouts(Layout(Path(os.path.abspath(model)).parent))
+    files = Whereabouts(Layout(Path(os.path.normpath(model / os.pardir))))
     for image in images:
         try:
             labelled = _label(loaded, image, neighbours)
