@@ -144,7 +144,8 @@ def fit_and_judge(examples: Examples, parts: Split, settings: HeadSettings, reco
     """Choose the L2 penalty, train the head, fit the temperature, measure all of it.
 
     With parts: chosen on validation, trained on training and validation pictures, judged on test pictures. With folds:
-    every choice made anew inside each fold, judged on all pictures, then trained on all.
+    every choice made anew inside each fold (the temperature by the other folds), judged on all pictures, then trained on
+    all.
     """
     precision = devices.precision(settings.precision)
     progress.note(f"training the head ({precision})")
