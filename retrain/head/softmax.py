@@ -27,7 +27,7 @@ _STEPS_AT_ONCE = 250  # a graph cannot be interrupted while it runs
 _SMALL = 2**26  # bytes of features; of larger ones no copy is made, only of the rows of a few steps
 _BLOCK = 4096  # rows whose spread is measured at a time
 _LEAST_SPREAD = 0.05  # of the usual spread of a feature
-_POINTS = 25  # of a curve, at least: so often training stops to be watched
+_POINTS = 25  # of a curve: so often training stops to be watched
 
 
 class Watch(Protocol):
@@ -109,11 +109,13 @@ def train_many(
         return _unfolded(bank, mean, scale, (len(masks), len(strengths), classes))
 
     with native_chatter_dropped():  # oneDNN's, at each kernel that it lacks in half precision
+        due, steps = 0, step_count(len(labels), settings)
         for done in _descend(
             tf, bank, _Rows(features, mean, scale), labels, classes, masks, strengths, settings, bool(watch)
         ):
-            if watch is not None:
+            if watch is not None and (done >= due or done == steps):
                 watch(done, heads())
+                due = done + math.ceil(steps / _POINTS)
     if not all(np.isfinite(tensor).all() for tensor in bank.get_weights()):
         raise EnvironmentProblem(
             "training gave values that are not finite at learning rate"
