@@ -27,7 +27,7 @@ IMAGE = os.environ.get("RETRAIN_IMAGE", "retrain")
 FOREIGN = (41234, 42345)  # user and group that no machine knows
 CLOSED = ["--read-only", "--network", "none", "--security-opt", "label=disable"]
 LARGEST_MB = 250
-NAME = re.compile(r"(bugs|fruit|mammals|vehicles)-[01]\.\d{5}(-\d+)?\.jpg")
+NAME = re.compile(r"(bugs|fruit|mammals|vehicles|unknown)-[01]\.\d{5}(-\d+)?\.jpg")
 
 
 @pytest.fixture(scope="session")
