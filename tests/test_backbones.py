@@ -301,6 +301,7 @@ module_of = {name: module for name, module, *_ in applications._NETWORKS}
 one_a_module = {module: name for name, module in reversed(module_of.items())}
 
 
+@pytest.mark.weights
 @pytest.mark.parametrize(
     "name",
     [

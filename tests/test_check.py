@@ -94,6 +94,7 @@ def test_what_does_not_matter_ends_with_0_as_well(spoilt: Path, tiny: Backbone) 
     assert (report.exit_code, dataclasses.replace(report, findings=lesser).exit_code) == (3, 0)
 
 
+@pytest.mark.weights
 def test_a_check_after_training_computes_no_feature_again_and_training_after_a_check_neither(
     tf_files: Path, tiny: Backbone
 ) -> None:
@@ -102,6 +103,7 @@ def test_a_check_after_training_computes_no_feature_again_and_training_after_a_c
     assert check(tf_files, tiny).pictures.computed == 0
 
 
+@pytest.mark.weights
 def test_the_same_folder_gives_the_same_findings(spoilt: Path, tiny: Backbone) -> None:
     assert check(spoilt, tiny).findings == check(spoilt, tiny).findings
 

@@ -150,6 +150,7 @@ def test_a_class_whose_pictures_lie_in_one_folder_is_not_tied_together(tmp_path:
     assert parts == {"train", "validation", "test"}
 
 
+@pytest.mark.weights
 def test_what_the_model_was_split_by_is_kept_while_it_matters(tmp_path: Path, squares: Backbone) -> None:
     films(tmp_path, "{scene}/{scene}-{number}.png")
     for before in ("name", "folder", "name"):

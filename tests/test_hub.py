@@ -293,6 +293,7 @@ def test_a_row_of_the_table_says_how_to_fetch_it_and_is_fetched_when_asked(
 FETCH = "import sys; from retrain.backbones import download; from retrain.progress import SILENT;"
 
 
+@pytest.mark.weights
 def test_two_runs_that_want_the_same_module_download_it_once(site: Site, tarball: bytes) -> None:
     site.pause = 0.05  # a second in all: both are there before it is
     handle = site.add("tiny/1", tarball)
@@ -782,6 +783,7 @@ def test_a_graph_that_is_damaged_is_refused() -> None:
 # --- the whole line
 
 
+@pytest.mark.weights
 def test_fetched_ahead_it_trains_labels_and_copies_without_a_network(
     command: Callable[..., subprocess.CompletedProcess[str]], net: Net, tf_files: Path, tmp_path: Path
 ) -> None:

@@ -24,6 +24,7 @@ def test_every_mark_is_seen() -> None:
     assert len(marked()) == marks >= 5
 
 
+@pytest.mark.weights
 @pytest.mark.skipif(not (ALL_POWERFUL and shutil.which("setpriv")), reason="permissions count here, or no setpriv")
 def test_what_root_skips_passes_where_permissions_count(tmp_path: Path) -> None:
     if subprocess.run([*POWERLESS, "true"], capture_output=True, check=False).returncode:

@@ -205,8 +205,12 @@ def _descend(
         optimizer.apply([kernel_gradient, bias_gradient], bank.trainable_variables)
 
     # What is large is passed in: a graph would hold what it captures for as long as the process lives. Written with
-    # while_loop, for which autograph, half of the time until the first step, is not needed.
-    @tf.function(autograph=False, reduce_retracing=True)
+    # while_loop, for which autograph, half of the time until the first step, is not needed; for any number of rows and
+    # steps, or the last portion, which is smaller, would be traced again.
+    shapes = ((None, rows.features.shape[1]), (None,), (None, len(masks)), (None, batch))
+    dtypes = (tf.float32, tf.int64, tf.float32, tf.int32)
+
+    @tf.function(input_signature=[tf.TensorSpec(*spec) for spec in zip(shapes, dtypes, strict=True)], autograph=False)
     def descend(x: Any, y: Any, weights: Any, order: Any) -> None:
         def one(number: Any) -> Any:
             chosen = order[number]
@@ -220,7 +224,7 @@ def _descend(
     done = 0
     yield done
     for inputs, numbers, order in _portions(tf, rows, _batches(len(labels), steps, batch, settings.seed), at_once):
-        descend(inputs, *map(tf.constant, (labels[numbers], weights[numbers], order)))
+        descend(inputs, tf.constant(labels[numbers], tf.int64), *map(tf.constant, (weights[numbers], order)))
         done += len(order)
         yield done
 

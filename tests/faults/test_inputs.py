@@ -100,6 +100,7 @@ def test_train_places_every_input_and_gives_each_reason(worked: Path) -> None:
     assert reasons["1-empty.jpg"] == "empty" and left_by(worked).record["exit_code"] == 3
 
 
+@pytest.mark.weights
 def test_a_second_training_gives_the_same_to_the_last_bit(worked: Path, tmp_path: Path, tiny: Backbone) -> None:
     """Number 9: without the cache, then with it."""
     first = left_by(worked)
