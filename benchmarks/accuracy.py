@@ -177,9 +177,7 @@ def difference(by_fold: list[float]) -> dict[str, Any]:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = measure.parser(__doc__, corpora=True)
-    parser.add_argument("folds", type=Path, metavar="FOLDS", help="folder with the files of folds")
-    parser.add_argument("--cache", type=Path, help="file that keeps the features between runs [a temporary one]")
+    parser = measure.parser(__doc__, corpora=True, folds=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of retrain's head [0]")
     parser.add_argument("--only", nargs="+", choices=list(FILES), default=list(FILES), help="files [all]")
     parser.add_argument("--limit", type=int, default=5, help="number of outer folds, to try things out [5]")

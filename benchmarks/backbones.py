@@ -48,9 +48,7 @@ def accuracies(rows: accuracy.Rows, folds: list[int], seeds: list[int], folder: 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = measure.parser(__doc__, corpora=True)
-    parser.add_argument("folds", type=Path, metavar="FOLDS", help="folder with the files of folds")
-    parser.add_argument("--cache", type=Path, help="file that keeps the features between runs [a temporary one]")
+    parser = measure.parser(__doc__, corpora=True, folds=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of the head [0]")
     parser.add_argument("--limit", type=int, default=5, help="number of outer folds, to try things out [5]")
     parser.add_argument("--rounds", type=int, default=5, help="repeats of the timing [5]")

@@ -65,9 +65,7 @@ def by_chance(scores: np.ndarray, seed: int) -> float:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = measure.parser(__doc__, corpora=True)
-    parser.add_argument("folds", type=Path, metavar="FOLDS", help="folder with the files of folds")
-    parser.add_argument("--cache", type=Path, help="file that keeps the features between runs [a temporary one]")
+    parser = measure.parser(__doc__, corpora=True, folds=True)
     parser.add_argument("--seed", type=int, default=0, help="seed of retrain's head [0]")
     options = parser.parse_args()
     network, results = measure.default_network(), {}

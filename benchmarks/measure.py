@@ -128,11 +128,14 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def parser(doc: str, *, corpora: bool = False) -> argparse.ArgumentParser:
+def parser(doc: str, *, corpora: bool = False, folds: bool = False) -> argparse.ArgumentParser:
     """Return a parser with the options that all scripts have; `doc` is the script's docstring."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     if corpora:
         made.add_argument("corpora", type=Path, metavar="CORPORA", help="folder with clipart/data/ and factions/data/")
+    if folds:
+        made.add_argument("folds", type=Path, metavar="FOLDS", help="folder with the files of folds")
+        made.add_argument("--cache", type=Path, help="file that keeps the features between runs [a temporary one]")
     made.add_argument("--out", type=Path, default=RESULTS, help="folder for the JSON file [benchmarks/results]")
     return made
 

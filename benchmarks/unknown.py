@@ -102,9 +102,7 @@ def averaged(many: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, flo
 
 def main() -> None:
     """Run the benchmark."""
-    parser = measure.parser(__doc__, corpora=True)
-    parser.add_argument("folds", type=Path, metavar="FOLDS", help="folder with the files of folds")
-    parser.add_argument("--cache", type=Path, help="file that keeps the features between runs [a temporary one]")
+    parser = measure.parser(__doc__, corpora=True, folds=True)
     parser.add_argument("--seed", type=int, default=0, help="seed of the pairs and of the head [0]")
     options = parser.parse_args()
     network, sets = measure.default_network(), {}

@@ -13,7 +13,6 @@ lies off the diagonal of the confident joint. Untouched: how many each suggests 
 Met: following the suggestions gives back at least half of the accuracy that the changed labels cost, on factions-by-unit.
 """
 
-from pathlib import Path
 from typing import Any
 
 import accuracy
@@ -110,9 +109,7 @@ def accuracy_of(fold: dict[str, Any]) -> str:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = measure.parser(__doc__, corpora=True)
-    parser.add_argument("folds", type=Path, metavar="FOLDS", help="folder with the files of folds")
-    parser.add_argument("--cache", type=Path, help="file that keeps the features between runs [a temporary one]")
+    parser = measure.parser(__doc__, corpora=True, folds=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of the changes [0]")
     options = parser.parse_args()
     network, results = measure.default_network(), {}

@@ -122,6 +122,18 @@ def cards(page: Page) -> int:
     return len(page.all("li", "card"))
 
 
+def nothing_got_in(
+    page: Page, made: str, tags: set[str], attributes: set[str], anchor: str = "[a-z-]+", style: str = "share"
+) -> None:
+    """Hold a page full of hostile names to what it may consist of."""
+    assert {tag for tag, _ in page.tags} <= tags
+    assert {key for _, found in page.tags for key in found} <= attributes
+    links = [found[key] for _, found in page.tags for key in ("href", "src") if key in found]
+    assert all(re.match(rf"#{anchor}$|data:,$|data:image/jpeg;base64,[A-Za-z0-9+/=]+$", link) for link in links)
+    assert all(re.fullmatch(rf"--({style}): [\d.]+%", found["style"]) for _, found in page.tags if "style" in found)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]", made)
+
+
 def test_every_kind_has_its_section_in_order_with_what_it_means_and_what_to_do(data: Path) -> None:
     findings = [one for kind in reversed(KINDS) for one in of_kind(kind, 2)]
     page = Page(render(summary(data), findings))
@@ -246,12 +258,7 @@ def test_names_and_labels_stay_text(data: Path, hostile: str) -> None:
     made = render(Summary(**{**vars(base), "name": hostile, "when": hostile}), findings)
     page = Page(made)
     made.encode("utf-8")
-    assert {tag for tag, _ in page.tags} <= TAGS
-    assert {key for _, found in page.tags for key in found} <= ATTRIBUTES
-    links = [found[key] for _, found in page.tags for key in ("href", "src") if key in found]
-    assert all(re.match(r"#[a-z-]+$|data:,$|data:image/jpeg;base64,[A-Za-z0-9+/=]+$", link) for link in links)
-    assert all(re.fullmatch(r"--share: [\d.]+%", found["style"]) for _, found in page.tags if "style" in found)
-    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]", made)
+    nothing_got_in(page, made, TAGS, ATTRIBUTES)
 
 
 def test_the_page_reaches_out_to_nothing_and_runs_nothing(data: Path) -> None:

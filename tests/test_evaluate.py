@@ -437,6 +437,8 @@ def test_a_file_that_is_not_ours_is_not_replaced(parts: Trained, tmp_path: Path,
 def test_an_output_that_cannot_be_is_one_line(parts: Trained, tmp_path: Path, retrain: Command) -> None:
     ran = retrain("evaluate", parts.folder, "--output", tmp_path / "nowhere" / "x.html")
     assert ran.code == 2 and "nowhere/x.html does not exist; make it or choose another" in ran.err[-1]
+    ran = retrain("evaluate", parts.folder, "--output", tmp_path / "nowhere" / "evaluate.html")
+    assert ran.code == 2 and "nowhere/evaluate.html does not exist; make it or choose another" in ran.err[-1]
     assert not (tmp_path / "nowhere").exists()
     ran = retrain("evaluate", parts.folder, "--output", tmp_path / "x.json")
     assert ran.code == 2 and "give one that ends in .html" in ran.err[-1] and not (tmp_path / "x.json").exists()

@@ -1,6 +1,5 @@
 """The contact sheet: what `check` found, as one page that shows the pictures."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from retrain.checks.findings import KINDS, Finding
 from retrain.progress import SILENT, Progress
 from retrain.report import overview
-from retrain.report.cards import Card, Shown, grid
+from retrain.report.cards import Card, Shown, grid, in_turns, located
 from retrain.report.html import Markup, count, join, name, page, short, tag
 from retrain.report.overview import ClassCurve, ClassRow, Curve, Leak, Point, Shortcut, Source
 from retrain.report.sections import Section, about, contents
@@ -55,10 +54,9 @@ def render(summary: Summary, findings: Sequence[Finding], progress: Progress = S
     Paths of findings are as they can be opened, or relative to the data folder.
     """
     by_kind = _by_kind(findings)
-    chosen = _chosen(by_kind)
-    shots = {
-        path: _location(summary.data, path) for row in chosen.values() for finding in row for path in _pictures(finding)
-    }
+    pictured = {kind: [finding for finding in rows if finding.paths] for kind, rows in by_kind.items()}
+    chosen = in_turns(pictured, _pictures, MAX_CARDS, MAX_THUMBNAILS)
+    shots = {path: located(summary.data, path) for row in chosen.values() for finding in row for path in _pictures(finding)}
     made = make_all(shots.values(), "contact sheet", progress)
     thumbnails = {path: made[where] for path, where in shots.items()}
     of_set = _of_set(summary)
@@ -80,29 +78,8 @@ def _by_kind(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
     return rows
 
 
-def _chosen(by_kind: Mapping[str, Sequence[Finding]]) -> dict[str, list[Finding]]:
-    """What gets a card: of every kind the surest, then of every kind the next, so that none takes all the room."""
-    pictured = {kind: [finding for finding in rows if finding.paths] for kind, rows in by_kind.items()}
-    chosen: dict[str, list[Finding]] = {kind: [] for kind in by_kind}
-    room = MAX_THUMBNAILS
-    for rank in range(MAX_CARDS):
-        for kind, rows in pictured.items():
-            if rank < len(rows):
-                room -= len(_pictures(rows[rank]))
-                if room < 0:
-                    return chosen
-                chosen[kind].append(rows[rank])
-    return chosen
-
-
 def _pictures(finding: Finding) -> tuple[str, ...]:
     return finding.paths[: 1 + _COMPARED]
-
-
-def _location(data: Path, path: str) -> str:
-    """Return where a path can be opened: below the data folder, or as it is."""
-    joined = os.path.join(data, path)  # an absolute path stays as it is
-    return path if Path(path).is_relative_to(data) or not os.path.lexists(joined) else joined
 
 
 def _header(summary: Summary, findings: Sequence[Finding]) -> Markup:

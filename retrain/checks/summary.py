@@ -11,6 +11,7 @@ from retrain.checks.findings import KINDS
 from retrain.checks.sheet import ClassCurve, ClassRow, Curve, Leak, Point, Shortcut, Source, Summary
 from retrain.checks.shortcuts import ShortcutRow
 from retrain.evaluation import Accuracy, accuracy
+from retrain.report.finite import finite
 from retrain.storage import Layout
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def _sources(report: "Report") -> tuple[Source, ...]:
 def as_json(report: "Report", layout: Layout) -> dict[str, Any]:
     """Return everything that was found, and all that the contact sheet shows, as JSON values; None for what is unknown."""
     judged = report.judged
-    found: dict[str, Any] = _finite({
+    found: dict[str, Any] = finite({
         "format": "retrain-check",
         "version": 1,
         "folder": str(layout.data),
@@ -140,15 +141,6 @@ def as_json(report: "Report", layout: Layout) -> dict[str, Any]:
         ],
     })  # fmt: skip
     return found
-
-
-def _finite(value: Any) -> Any:
-    """The same with None in place of what JSON has no number for."""
-    if isinstance(value, dict):
-        return {key: _finite(its) for key, its in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(its) for its in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _accuracy_as_json(report: "Report") -> dict[str, Any] | None:

@@ -1,17 +1,17 @@
 """What an evaluation found, as JSON values."""
 
-import math
 from dataclasses import asdict
 from typing import Any
 
 from retrain.evaluation.evaluated import Evaluated
 from retrain.evaluation.figures import Figures
 from retrain.evaluation.metrics import Accuracy
+from retrain.report.finite import finite
 
 
 def as_json(found: Evaluated) -> dict[str, Any]:
     """Return everything that the page shows, and what it leaves out; None for what is unknown."""
-    known: dict[str, Any] = _finite({
+    known: dict[str, Any] = finite({
         "format": "retrain-evaluation",
         "version": 1,
         "model": str(found.model),
@@ -60,12 +60,3 @@ def _figures(of: Figures) -> dict[str, Any]:
 
 def _accuracy(of: Accuracy) -> dict[str, Any]:
     return {"value": of.value, "interval": of.interval, "correct": of.correct, "pictures": of.count}
-
-
-def _finite(value: Any) -> Any:
-    """The same with None in place of what JSON has no number for."""
-    if isinstance(value, dict):
-        return {key: _finite(its) for key, its in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(its) for its in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,11 +1,11 @@
 """The mistakes on the page of an evaluation: the pairs most often confused, and the pictures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from retrain.evaluation.evaluated import Evaluated, Mistake, Neighbour
 from retrain.evaluation.figures import Pair
 from retrain.progress import Progress
-from retrain.report.cards import Card, Heard, Shown, grid, located, relative
+from retrain.report.cards import Card, Heard, Shown, grid, in_turns, located, relative
 from retrain.report.html import Markup, bar_cell, join, name, percent, tag
 from retrain.report.sections import Section, about
 from retrain.report.sorting import number, sortable
@@ -60,7 +60,7 @@ def pictures(found: Evaluated, progress: Progress) -> Section:
     for mistake in found.mistakes:
         pair = mistake.label, mistake.predicted
         groups[pair if pair in links else _REST].append(mistake)
-    chosen = _chosen(groups)
+    chosen = in_turns(groups, _paths, MAX_CARDS, MAX_THUMBNAILS)
     shots = {path: located(found.data, path) for row in chosen.values() for one in row for path in _paths(one)}
     made = make_all(shots.values(), "report", progress)
     thumbnails = {path: made[where] for path, where in shots.items()}
@@ -87,20 +87,6 @@ def _heading(pair: tuple[str, str], mistakes: int, links: Mapping[tuple[str, str
 
 def _count(mistakes: int) -> Markup:
     return tag("span", f"({mistakes:,})", class_="count")
-
-
-def _chosen(groups: Mapping[tuple[str, str], Sequence[Mistake]]) -> dict[tuple[str, str], list[Mistake]]:
-    """What gets a card: of every pair the surest, then of every pair the next, so that none takes all the room."""
-    chosen: dict[tuple[str, str], list[Mistake]] = {pair: [] for pair in groups}
-    room = MAX_THUMBNAILS
-    for rank in range(MAX_CARDS):
-        for pair, rows in groups.items():
-            if rank < len(rows):
-                room -= len(_paths(rows[rank]))
-                if room < 0:
-                    return chosen
-                chosen[pair].append(rows[rank])
-    return chosen
 
 
 def _near(mistake: Mistake) -> list[Neighbour]:

@@ -71,6 +71,8 @@ def evaluate(
     layout = Layout(Path(tf_files))
     loaded = artifact.load(layout.model if model is None else Path(model))
     page = layout.reports / REPORT if output is None else Path(output)
+    if output is not None and page.name and not page.parent.is_dir():
+        raise UsageError(f"the folder of --output {page} does not exist; make it or choose another")
     _refuse_foreign(page)
     folder = Layout(layout.root if data is None else Path(data))
     listing = read(folder, what="the folder to evaluate on")
@@ -212,8 +214,6 @@ def _refuse_foreign(page: Path) -> None:
         raise UsageError(f"--output {page} is a folder; give the name of a page in it")
     if page.suffix == ".json":
         raise UsageError(f"--output {page} is the name of the JSON file; give one that ends in .html")
-    if page.name != REPORT and not page.parent.is_dir():
-        raise UsageError(f"the folder of --output {page} does not exist; make it or choose another")
     for path, marks in ((page, (b"<!DOCTYPE html>", b"<title>Evaluation of ")), (json_beside(page), (_FORMAT,))):
         if path.exists() and not path.is_file():
             raise UsageError(f"{path} is no file; choose another --output")

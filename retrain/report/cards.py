@@ -1,13 +1,16 @@
 """A grid of cards: pictures side by side, with their names, and what is to be said of them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from retrain.report.html import Markup, escape, join, name, short, tag, unheard
 from retrain.report.thumbnails import Thumbnail
+
+Group = TypeVar("Group", bound=Hashable)
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,25 @@ def _thumb(thumbnail: Thumbnail, alt: str) -> Markup:
         return tag("div", image, class_="thumb")
     why = tag("span", thumbnail.detail) if thumbnail.detail else escape("")
     return tag("div", unheard(f"{alt}: "), tag("b", thumbnail.reason), " ", why, class_="thumb broken")
+
+
+def in_turns(
+    groups: Mapping[Group, Sequence[Item]], pictures: Callable[[Item], Sequence[str]], most_cards: int, most_pictures: int
+) -> dict[Group, list[Item]]:
+    """Return what gets a card: of every group the first, then of every group the next, so that none takes all the room.
+
+    `pictures`: those of an item; `most_cards`: of one group; `most_pictures`: of all.
+    """
+    chosen: dict[Group, list[Item]] = {group: [] for group in groups}
+    room = most_pictures
+    for rank in range(most_cards):
+        for group, items in groups.items():
+            if rank < len(items):
+                room -= len(pictures(items[rank]))
+                if room < 0:
+                    return chosen
+                chosen[group].append(items[rank])
+    return chosen
 
 
 def located(data: Path, path: str) -> str:
