@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 from retrain.errors import UsageError, did_you_mean
 
+SCHEDULES = ("cosine", "one-cycle")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 CLASS_WEIGHTS = ("none", "balanced")
 SCORE_DECIMALS = 5
@@ -52,6 +53,9 @@ class Checked:
             if not isinstance(value, str | os.PathLike):
                 raise UsageError(f"{option} {value!r} is no path")
             object.__setattr__(self, item.name, Path(value))
+        elif kind is bool:
+            if not isinstance(value, bool):
+                raise UsageError(f"{option} {value!r} is neither True nor False")
         elif kind is str and not isinstance(value, str):
             raise UsageError(f"{option} {value!r} is no text")
         elif kind in (int, float) and (isinstance(value, bool) or not isinstance(value, int | kind)):
@@ -126,6 +130,57 @@ class HeadSettings(Checked):
         "auto",
         "Number format of training: auto (mixed_float16 on a GPU that is good at it, else float32), or one by name.",
         choices=PRECISIONS,
+    )
+
+
+@dataclass(frozen=True)
+class AugmentSettings(Checked):
+    """How pictures are distorted to learn more from them. Each kind of distortion is off at 0."""
+
+    augment: int = _setting(
+        0, "Learn from so many distorted views of each picture beside the picture itself; cached as it is.", low=0, high=64
+    )
+    flip: bool = _setting(True, "Exchange left and right in half of the views.")
+    crop: int = _setting(15, "Cut off up to so many percent of each side, at a random place.", low=0, high=90)
+    scale: int = _setting(
+        10, "Stretch or shrink width and height, each on its own, by up to so many percent.", low=0, high=90
+    )
+    brightness: int = _setting(10, "Make brighter or darker by up to so many percent.", low=0, high=90)
+    colour: int = _setting(10, "Make more or less colourful by up to so many percent.", low=0, high=100)
+    rotation: int = _setting(10, "Turn by up to so many degrees either way.", low=0, high=180)
+
+
+@dataclass(frozen=True)
+class FineTuneSettings(Checked):
+    """How the layers of the backbone are trained, after the head."""
+
+    fine_tune: bool = _setting(False, "Train the layers of the backbone, too, after the head: minutes, or hours.")
+    blocks: int = _setting(0, "Fine-tune only so many of the backbone's last blocks; 0: all.", low=0, high=10**4)
+    epochs: int = _setting(12, "Times that each picture is learnt from in fine-tuning.", low=1, high=10**4)
+    tuning_rate: float = _setting(
+        1e-3, "Highest learning rate in fine-tuning: that of the last layers.", low=1e-8, high=10.0
+    )
+    rate_decay: float = _setting(
+        0.7, "What the learning rate is multiplied by from each group of layers to the one before it.", low=0.0, high=1.0
+    )
+    schedule: str = _setting(
+        "cosine",
+        "How learning rates run in fine-tuning: a short warm-up, then down a cosine; or one cycle.",
+        choices=SCHEDULES,
+    )
+    tuning_batch: int = _setting(32, "Pictures a step in fine-tuning.", low=1, high=10**5)
+    weight_decay: float = _setting(0.01, "Weight decay in fine-tuning.", low=0.0, high=10.0)
+    label_smoothing: float = _setting(
+        0.1, "Share of a label that is spread over all classes in fine-tuning.", low=0.0, high=0.9
+    )
+    clip_norm: float = _setting(1.0, "Longest gradient in fine-tuning; 0: any.", low=0.0, high=10**6)
+    dropout: float = _setting(0.0, "Share of the features that is left out at random in fine-tuning.", low=0.0, high=0.9)
+    mixup: float = _setting(0.0, "Mix pictures in pairs while fine-tuning, by Beta(X, X); 0: do not.", low=0.0, high=10.0)
+    patience: int = _setting(
+        5,
+        "Stop fine-tuning after so many epochs in which validation did not get better; the best is kept.",
+        low=1,
+        high=10**4,
     )
 
 

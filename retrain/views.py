@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from retrain import borders
+from retrain import borders, distortions
 from retrain.errors import BadImage, UsageError, did_you_mean
 from retrain.images import DECODER, OUT_OF_MEMORY, Picture, decode
 
@@ -35,9 +35,17 @@ def _mirror(image: Image.Image, size: int) -> Image.Image:
 
 
 def _crop_borders(image: Image.Image, size: int) -> Image.Image:
+    return _squash(_without_borders(image), size)
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    return image
+
+
+def _without_borders(image: Image.Image) -> Image.Image:
     box = borders.inside(np.asarray(image))
     # Cropped, not resampled from within: that would mix the border's pixels into those along the edge.
-    return _squash(image if box == (0, 0, *image.size) else image.crop(box), size)
+    return image if box == (0, 0, *image.size) else image.crop(box)
 
 
 DEFAULT_VIEW, CROP_BORDERS = "squash", "crop-borders"
@@ -49,10 +57,23 @@ VIEWS = {
         View(CROP_BORDERS, "borders of one colour cut off, then squash", _crop_borders),
     )
 }
+_BEFORE = {DEFAULT_VIEW: _plain, CROP_BORDERS: _without_borders}  # what is done to a picture before it is distorted
+
+
+def distorted(name: str, distortion: distortions.Distortion) -> str:
+    """Return the name of a view of the table, distorted."""
+    return name + distortion.name
 
 
 def get(name: str) -> View:
-    """Return the view of that name; raises UsageError, with the nearest name, for an unknown one."""
+    """Return the view of that name; raises UsageError, with the nearest name, for an unknown one.
+
+    `squash(...)` and `crop-borders(...)` are distorted: in parentheses are the numbers of `distortions.Distortion`.
+    """
+    plain, bracket, rest = name.partition("(")
+    if bracket and plain in _BEFORE:
+        distortion, before = distortions.parse(bracket + rest), _BEFORE[plain]
+        return View(name, f"{plain}, distorted", lambda image, size: distortion.apply(before(image), size))
     if name not in VIEWS:
         raise UsageError(f"unknown view '{name}'{did_you_mean(name, VIEWS)}")
     return VIEWS[name]

@@ -64,8 +64,10 @@ def settings_options(kind: type) -> Callable[[Function], Function]:
 
     def decorate(function: Function) -> Function:
         for field in reversed(dataclasses.fields(kind)):
+            name = field.name.replace("_", "-")
+            switch = f"--{name}/--no-{name}" if field.default else f"--{name}"
             function = click.option(
-                f"--{field.name.replace('_', '-')}",
+                switch if field.type in (bool, "bool") else f"--{name}",
                 type=_type_of(field),
                 default=field.default,
                 show_default=field.default is not None,
@@ -82,6 +84,8 @@ def _type_of(field: dataclasses.Field) -> click.ParamType:
         return Choice(field.metadata["choices"])
     if base is Path:
         return Folder()
+    if base is bool:
+        return click.BOOL
     if base is int:
         return click.IntRange(field.metadata["low"], field.metadata["high"])
     if base is float:
