@@ -54,11 +54,10 @@ def without(rows: accuracy.Rows, left_out: tuple[int, ...]) -> accuracy.Rows:
 def judge(known: accuracy.Rows, fold: int, foreign: np.ndarray, seed: int, folder: Path) -> dict[str, dict[str, float]]:
     """Train on the known classes, and measure each way of telling foreign pictures."""
     examples, judged = accuracy.judged_on(known, fold, seed, folder)
-    reference = reference_of(examples, judged)
+    reference = reference_of(examples, judged, examples.features)
     compared = nearest.Nearest(reference)
     head, temperature = judged.fitted.head, judged.temperature
-    assert judged.fitted.logits is not None
-    held_out = softmax(judged.fitted.logits, temperature).max(axis=1)
+    held_out = softmax(judged.fitted.said(examples.features[judged.learnt]), temperature).max(axis=1)
     distances, evidence = reference.held_out.T
     quantiles = (float(np.quantile(values, RATE)) for values in (-distances, evidence, held_out))
     limits = dict(zip(WAYS, (RATE, *quantiles), strict=True))

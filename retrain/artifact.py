@@ -30,6 +30,7 @@ import numpy as np
 from retrain.errors import ModelRefused
 from retrain.runner import Network, Runner
 from retrain.storage import locked, own_folder, write_atomically
+from retrain.views import PLAIN, SEVERAL
 
 FORMAT, VERSION = "retrain-model", 1
 MANIFEST, LABELS = "manifest.json", "labels.txt"
@@ -92,7 +93,11 @@ class Reference:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A model in memory. `temperature` divides logits, one per way of test-time augmentation (`none`: without)."""
+    """A model in memory.
+
+    `temperature` divides logits, one for each way to look at a picture: views.PLAIN and, with `views`, views.SEVERAL. `way`:
+    the one that is used unless another is asked for; `views`: names of distortions, see `distortions.parse`.
+    """
 
     labels: tuple[str, ...]
     members: tuple[Member, ...]
@@ -100,6 +105,8 @@ class Artifact:
     settings: Mapping[str, Any]
     versions: Mapping[str, str]
     metrics: Mapping[str, Any]
+    way: str = PLAIN
+    views: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -185,6 +192,7 @@ def save(
         "labels_file": put("labels", "txt", labels),
         "members": members,
         "temperature": dict(artifact.temperature),
+        "look": {"way": artifact.way, "views": list(artifact.views)},
         "reference": {"file": put("reference", "safetensors", sample), "rows": len(reference.labels)},
         "split": {"file": put("split", "csv", _split_csv(split)), "settings": dict(split_settings)},
         "settings": dict(artifact.settings),
@@ -338,13 +346,16 @@ def _assemble(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Artifa
         )  # fmt: skip
     if not members or not labels:
         raise ValueError("no members or no labels")
-    if not manifest["temperature"]["none"] > 0 or not {manifest[kind]["file"] for kind in ("split", "reference")} <= set(
-        files
-    ):
-        raise ValueError("temperature, split or reference is missing")
+    look = manifest.get("look", {"way": PLAIN, "views": []})  # models of before had one way
+    ways = {PLAIN, look["way"]} | ({SEVERAL} if look["views"] else set())
+    if not all(manifest["temperature"][way] > 0 for way in ways) or (look["way"] == SEVERAL and not look["views"]):
+        raise ValueError("a temperature is missing")
+    if not {manifest[kind]["file"] for kind in ("split", "reference")} <= set(files):
+        raise ValueError("split or reference is missing")
     return Artifact(
-        labels, tuple(members), manifest["temperature"], manifest["settings"], manifest["versions"], manifest["metrics"]
-    )
+        labels, tuple(members), manifest["temperature"], manifest["settings"], manifest["versions"], manifest["metrics"],
+        look["way"], tuple(look["views"]),
+    )  # fmt: skip
 
 
 def _labels_text(labels: Sequence[str]) -> bytes:

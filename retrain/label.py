@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retrain import artifact, views
-from retrain.errors import BadImage, ModelRefused
+from retrain import artifact, distortions, views
+from retrain.errors import BadImage, ModelRefused, UsageError
 from retrain.images import read_bytes
 from retrain.nearest import Nearest
 from retrain.runner import Runner, open_network
 from retrain.scores import softmax
-from retrain.settings import SCORE_DECIMALS, UNKNOWN_RATE
+from retrain.settings import AUTO, ON, SCORE_DECIMALS, UNKNOWN_RATE
 
 
 class Score(NamedTuple):
@@ -55,15 +55,24 @@ class Labeller:
     """A loaded model that labels pictures. Not thread-safe: make one for each thread with `copy`."""
 
     def __init__(
-        self, model: artifact.Artifact, threads: int = 1, *, nearest: Nearest | None = None, unknown: float = 0.0
+        self,
+        model: artifact.Artifact,
+        threads: int = 1,
+        *,
+        nearest: Nearest | None = None,
+        unknown: float = 0.0,
+        tta: str = AUTO,
     ) -> None:
         """Prepare a model; raises ModelRefused where it needs a newer version of this program.
 
-        `nearest`: its reference, without which nothing is known of how usual a picture is; `unknown`: the share of
-        pictures of known classes that may be called unknown by mistake, 0 for no picture being called so.
+        `tta`: as `way_of` says. `nearest`: its reference, without which nothing is known of how usual a picture is;
+        `unknown`: the share of pictures of known classes that may be called unknown by mistake, 0 for no picture being
+        called so.
         """
         self.model = model
-        self._threads, self._nearest, self._unknown = threads, nearest, unknown
+        self.way = way_of(model, tta)
+        self._distortions = [distortions.parse(name) for name in model.views] if self.way == views.SEVERAL else []
+        self._threads, self._nearest, self._unknown, self._tta = threads, nearest, unknown, tta
         for member in model.members:
             if member.preprocessing != views.preprocessing_id(member.view, member.image_size):
                 raise ModelRefused(
@@ -81,7 +90,7 @@ class Labeller:
 
     def copy(self) -> "Labeller":
         """Return a labeller of the same model for another thread."""
-        return Labeller(self.model, self._threads, nearest=self._nearest, unknown=self._unknown)
+        return Labeller(self.model, self._threads, nearest=self._nearest, unknown=self._unknown, tta=self._tta)
 
     def label_bytes(self, data: bytes, neighbours: int = 0) -> Labelled:
         """Label a picture given as the bytes of its file; raises BadImage for one that cannot be used.
@@ -93,15 +102,17 @@ class Labeller:
         for member, runner in zip(self.model.members, self._runners, strict=True):
             if member.image_size != self.model.members[0].image_size:
                 picture = views.decode_for(data, member.image_size)
-            pixels = views.render(picture, member.view, member.image_size)
-            features = runner.features(pixels[np.newaxis])[0]
+            names = [member.view, *(views.distorted(member.view, one) for one in self._distortions)]
+            pixels = np.stack([views.render(picture, name, member.image_size) for name in names])
+            features = runner.features(pixels)
             with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at
-                logits = features @ member.kernel + member.bias
-                cooled = logits / self.model.temperature["none"]
+                # One by one: a product of several rows may round otherwise, and scores would depend on the views.
+                logits = np.stack([row @ member.kernel + member.bias for row in features])
+                cooled = logits / self.model.temperature[self.way]
             if not np.isfinite(cooled).all():
                 raise BadImage("bad-features")
-            total += softmax(cooled)
-            first = (features, logits) if first is None else first
+            total += softmax(cooled).mean(axis=0)
+            first = (features[0], logits[0]) if first is None else first
         scores = total / len(self.model.members)
         order = np.argsort(-scores, kind="stable")
         ranked = tuple(Score(self.model.labels[index], float(scores[index])) for index in order)
@@ -128,11 +139,26 @@ class Labeller:
         return self.label_bytes(read_bytes(Path(image)), neighbours)
 
 
-def of(loaded: artifact.Loaded, threads: int = 1, unknown: float = UNKNOWN_RATE) -> Labeller:
+def way_of(model: artifact.Artifact, tta: str) -> str:
+    """Return the way to look at pictures: views.PLAIN or views.SEVERAL.
+
+    `tta`: `auto` for the better one by what was measured in training, `on` or `off`. Raises UsageError where it is to be on
+    and the model was not trained for it.
+    """
+    if tta == AUTO:
+        return model.way
+    if tta != ON:
+        return views.PLAIN
+    if not model.views:
+        raise UsageError("the model was trained without --tta, so it cannot look at several views; train it with --tta")
+    return views.SEVERAL
+
+
+def of(loaded: artifact.Loaded, threads: int = 1, unknown: float = UNKNOWN_RATE, tta: str = AUTO) -> Labeller:
     """Return what labels with a model folder that was loaded."""
-    return Labeller(loaded.artifact, threads, nearest=Nearest(loaded.reference()), unknown=unknown)
+    return Labeller(loaded.artifact, threads, nearest=Nearest(loaded.reference()), unknown=unknown, tta=tta)
 
 
-def load(model: str | os.PathLike[str], threads: int = 1, unknown: float = UNKNOWN_RATE) -> Labeller:
+def load(model: str | os.PathLike[str], threads: int = 1, unknown: float = UNKNOWN_RATE, tta: str = AUTO) -> Labeller:
     """Load and verify a model folder; raises ModelRefused."""
-    return of(artifact.load(Path(model)), threads, unknown)
+    return of(artifact.load(Path(model)), threads, unknown, tta)

@@ -11,16 +11,16 @@ from retrain.label import Labelled, Score
 from retrain.label import of as labelling
 from retrain.progress import SILENT, Progress
 from retrain.runner import cores
-from retrain.settings import UNKNOWN_RATE
+from retrain.settings import AUTO, UNKNOWN_RATE
 from retrain.storage import DEFAULT_MODEL
 
 
 class Model:
     """A verified model. Not thread-safe; loading is cheap, so load one for each thread."""
 
-    def __init__(self, loaded: artifact.Loaded, unknown: float = UNKNOWN_RATE) -> None:
-        self._loaded, self._unknown = loaded, unknown
-        self._labeller = labelling(loaded, cores(), unknown)
+    def __init__(self, loaded: artifact.Loaded, unknown: float = UNKNOWN_RATE, tta: str = AUTO) -> None:
+        self._loaded, self._unknown, self._tta = loaded, unknown, tta
+        self._labeller = labelling(loaded, cores(), unknown, tta)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -61,7 +61,7 @@ class Model:
         Pictures that cannot be used are counted in the outcome and named in the manifest. Raises UsageError,
         NothingUsable and EnvironmentProblem as `retrain.classify.classify` says.
         """
-        single = labelling(self._loaded, unknown=self._unknown)
+        single = labelling(self._loaded, unknown=self._unknown, tta=self._tta)
         return classify_folder(single, Path(images), Path(out), sort=sort, dry_run=dry_run, progress=progress)
 
     def split(self) -> Iterable[artifact.Placed]:
@@ -69,11 +69,12 @@ class Model:
         return self._loaded.split()
 
 
-def load(model: str | os.PathLike[str] = DEFAULT_MODEL, *, unknown: float = UNKNOWN_RATE) -> Model:
+def load(model: str | os.PathLike[str] = DEFAULT_MODEL, *, unknown: float = UNKNOWN_RATE, tta: str = AUTO) -> Model:
     """Load a model folder and verify every file of it.
 
     `unknown`: the share of pictures of the known classes that may be called unknown by mistake; 0: none is called so.
+    `tta`: whether several views of a picture are looked at: `auto`: where that was found to help in training; `on`; `off`.
 
     Raises ModelRefused where there is none, or a file is missing, changed or not ours.
     """
-    return Model(artifact.load(Path(model)), unknown)
+    return Model(artifact.load(Path(model)), unknown, tta)

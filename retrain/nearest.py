@@ -92,7 +92,7 @@ def held_out(features: np.ndarray, units: np.ndarray, logits: np.ndarray) -> np.
 
     `features`: float (n, d); `units`: int64 (n,); a picture's distance is that to the nearest of another unit, since frames
     of its own scene would flatter. `logits`: float (n, classes), of heads that have not learnt from the picture. Returns
-    float32 (n, 2); pictures for which there is no other unit are left out.
+    float32 (n, 2); pictures for which there is no other unit, or no such head (NaN), are left out.
     """
     unit, found = _unit(features.astype(np.float32)), []
     for at in range(0, len(features), _BLOCK):

@@ -20,7 +20,8 @@ CLASS_WEIGHTS = ("none", "balanced")
 SCORE_DECIMALS = 5
 UNKNOWN = "unknown"  # what a picture is called that is unlike the training pictures
 UNKNOWN_RATE = 0.05  # of pictures of the known classes: so many may be called unknown by mistake
-FOLDER, NAME, AUTO = GROUPS = ("folder", "name", "auto")  # values of --groups that are no expressions
+AUTO, ON, OFF = SWITCH = ("auto", "on", "off")  # values of --tta where pictures are labelled
+FOLDER, NAME, _ = GROUPS = ("folder", "name", "auto")  # values of --groups that are no expressions
 
 
 def _setting(

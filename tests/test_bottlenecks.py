@@ -167,7 +167,7 @@ def test_bad_files_are_remembered_with_their_reason_and_not_decoded_again(cache:
 
     def run(make_worker: Callable, tasks: Iterable) -> Iterator:
         for result in run_locally(make_worker, tasks):
-            entries.append(result.entry)
+            entries.append(result.entries.get(0))
             yield result
 
     pictures[1].write_bytes(pictures[1].read_bytes()[:500])

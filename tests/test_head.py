@@ -249,11 +249,12 @@ def test_the_history_of_noise_shows_that_nothing_is_learnt_for_other_pictures() 
 def test_the_end_of_the_history_is_what_heads_said_of_rows_that_they_did_not_learn_from() -> None:
     features, labels = clouds(120, spread=3.0)
     fitted = best_of(features, labels)
-    assert fitted.history is not None and fitted.logits is not None and fitted.logits.dtype == np.float32
-    powers = np.exp(fitted.logits.astype(np.float64))
+    assert fitted.history is not None and fitted.held_out is not None and fitted.held_out.all()
+    said = fitted.said(features)
+    powers = np.exp(said.astype(np.float64))
     own = (powers / powers.sum(axis=1, keepdims=True))[np.arange(120), labels]
     assert fitted.history.held_out_loss[-1] == pytest.approx(float(-np.log(own).mean()), rel=1e-5)
-    assert fitted.history.held_out_error[-1] == pytest.approx(float((fitted.logits.argmax(axis=1) != labels).mean()))
+    assert fitted.history.held_out_error[-1] == pytest.approx(float((said.argmax(axis=1) != labels).mean()))
 
 
 def test_a_history_of_very_many_pictures_is_measured_on_some_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,9 +274,9 @@ def test_what_is_said_of_a_row_does_not_depend_on_its_label_or_those_of_its_fold
     monkeypatch.setattr("retrain.head.choice._folds", lambda *_: folds)  # they are evened out over the labels
     wrong = np.where(folds == 2, (labels + 1) % 3, labels)
     before, after = best_of(features, labels), best_of(features, wrong)
-    assert before.logits is not None and after.logits is not None
-    assert np.array_equal(before.logits[folds == 2], after.logits[folds == 2])
-    assert all(not np.allclose(before.logits[folds == fold], after.logits[folds == fold]) for fold in (0, 1, 3, 4))
+    said, then = before.said(features), after.said(features)
+    assert np.array_equal(said[folds == 2], then[folds == 2])
+    assert all(not np.allclose(said[folds == fold], then[folds == fold]) for fold in (0, 1, 3, 4))
     assert not np.allclose(before.head.kernel, after.head.kernel)
 
 
@@ -287,20 +288,19 @@ def test_rows_of_one_unit_are_in_one_fold_when_their_logits_are_computed() -> No
     features = rng.normal(size=(40, 60)).astype(np.float32)[units]
     for rows, low, high in ((units, 0.3, 0.75), (np.arange(160), 0.95, 1)):
         fitted = fit_best(features, labels, 2, np.zeros(160, bool), rows, dataclasses.replace(QUICK, l2=1e-3))
-        assert fitted.logits is not None
-        assert low <= (fitted.logits.argmax(axis=1) == labels).mean() <= high
+        assert low <= (fitted.said(features).argmax(axis=1) == labels).mean() <= high
 
 
 def test_of_a_single_unit_nothing_is_known_of_pictures_that_were_not_learnt_from() -> None:
     features, labels = clouds(6)
     fitted = fit_best(features, labels, 3, np.zeros(6, bool), np.zeros(6, int), QUICK)
-    assert fitted.logits is None and fitted.history is None
+    assert fitted.held_out is None and fitted.history is None and np.isnan(fitted.said(features)).all()
 
 
 def test_two_units_are_two_folds() -> None:
     features, labels = clouds(8, classes=2)
     fitted = fit_best(features, labels, 2, np.zeros(8, bool), np.arange(8) // 4, QUICK)
-    assert fitted.logits is not None and np.isfinite(fitted.logits).all() and fitted.history is not None
+    assert np.isfinite(fitted.said(features)).all() and fitted.history is not None
     assert fitted.history.held_out_are.startswith("2 folds")
 
 
@@ -325,8 +325,7 @@ def test_features_that_are_too_many_to_copy_give_the_same_bytes(monkeypatch: pyt
     assert at_once.history is not None and in_parts.history is not None
     losses = dict(zip(in_parts.history.steps, in_parts.history.held_out_loss, strict=True))
     assert [losses[step] for step in at_once.history.steps] == list(at_once.history.held_out_loss)
-    assert at_once.logits is not None and in_parts.logits is not None
-    assert np.array_equal(at_once.logits, in_parts.logits) and np.array_equal(features, untouched)
+    assert np.array_equal(at_once.said(features), in_parts.said(features)) and np.array_equal(features, untouched)
 
 
 def test_a_feature_that_hardly_varies_does_not_decide_about_new_pictures() -> None:

@@ -93,7 +93,7 @@ def test_the_run_record_says_what_was_done(trained: Path) -> None:
     record = json.loads((trained / "reports" / "train.json").read_text())
     assert record["status"] == "finished" and record["error"] is None
     assert 0 <= record["test_accuracy_interval"][0] <= record["test_accuracy"] <= record["test_accuracy_interval"][1] <= 1
-    assert set(record["seconds"]) == {"listing", "backbone", "bottlenecks", "split", "head", "save", "total"}
+    assert set(record["seconds"]) == {"listing", "backbone", "bottlenecks", "split", "views", "head", "save", "total"}
     assert record["settings"]["backbone"] == "tiny" and len(record["data"]["sha256"]) == 64
     counts = record["split"]["classes"]
     assert all(counts[label][part] >= 1 for label in counts for part in ("train", "validation", "test"))

@@ -4,7 +4,7 @@ store       the SQLite file
 extract     fill it for a list of files and read it back
 """
 
-from retrain.bottlenecks.extract import Bottlenecks, Measure, extract, measured
+from retrain.bottlenecks.extract import Bottlenecks, Measure, extract, extract_views, measured, stacked
 from retrain.bottlenecks.store import Space, Store
 
-__all__ = ["Bottlenecks", "Measure", "Space", "Store", "extract", "measured"]
+__all__ = ["Bottlenecks", "Measure", "Space", "Store", "extract", "extract_views", "measured", "stacked"]

@@ -19,6 +19,8 @@ from retrain.runner import Network, Run, open_network, run_locally
 _COMMIT_ROWS = 256
 # The bytes of a picture file -> a vector, float32, and remarks of the decoder; raises BadImage.
 Measure = Callable[[bytes], tuple[np.ndarray, tuple[str, ...]]]
+# The same of several views of it, those whose numbers are given.
+Measures = Callable[[bytes, Sequence[int]], tuple[list[np.ndarray], tuple[str, ...]]]
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,12 @@ class Bottlenecks:
 
 
 class _Done(NamedTuple):
-    """What a worker gives back for one file. `entry` is None where the cache has the row already."""
+    """What a worker gives back for one file. `entries`: number of the view -> row, of those that the cache lacks."""
 
     path: str
     stamp: Stamp | None
     sha256: bytes | None
-    entry: Entry | None
+    entries: dict[int, Entry]
     problem: BadImage | None
 
 
@@ -60,7 +62,42 @@ def extract(
     progress: Progress = SILENT,
 ) -> Bottlenecks:
     """Return the features of one view of each file, as `measured` does."""
-    return measured(paths, store, partial(_features_of, network, view, image_size), feature_size, run=run, progress=progress)
+    (found,) = extract_views(paths, (store,), network, (view,), image_size, feature_size, run=run, progress=progress)
+    return found
+
+
+def extract_views(
+    paths: Sequence[str],
+    stores: Sequence[Store],
+    network: Network,
+    names: Sequence[str],
+    image_size: int,
+    feature_size: int,
+    *,
+    name: str = "bottlenecks",
+    run: Run = run_locally,
+    progress: Progress = SILENT,
+) -> list[Bottlenecks]:
+    """Return the features of several views of each file, as `measured` does; a file is decoded once for all of them.
+
+    `names`: of the views; `stores`: the cache, opened for the space of each.
+    """
+    make = partial(_features_of, network, tuple(names), image_size)
+    return _measured_or_again(paths, stores, make, feature_size, name, run, progress)
+
+
+def stacked(plain: np.ndarray, hashes: Sequence[str], found: Sequence[Bottlenecks]) -> np.ndarray:
+    """Return the features of pictures and of views of them, float32 (n, 1 + views, feature_size).
+
+    `plain`: float32 (n, feature_size), of the pictures themselves; `hashes`: their sha256 in hex; `found`: a view each of
+    the same list of files. A view that cannot be had, as of a file that has changed since, is the picture itself instead.
+    """
+    seen = np.repeat(plain[:, np.newaxis], 1 + len(found), axis=1)
+    for number, of_view in enumerate(found, start=1):
+        for at, row in enumerate(of_view.rows.tolist()):
+            if of_view.hashes[at] == hashes[row]:
+                seen[row, number] = of_view.features[at]
+    return seen
 
 
 def measured(
@@ -81,93 +118,131 @@ def measured(
 
     Raises EnvironmentProblem where the cache cannot be written.
     """
-    worker = partial(_make_worker, open_measure)
+    (found,) = _measured_or_again(paths, (store,), partial(_alone, open_measure), size, name, run, progress)
+    return found
+
+
+def _alone(open_measure: Callable[[], Measure]) -> Measures:
+    measure = open_measure()
+
+    def measures(data: bytes, _wanted: Sequence[int]) -> tuple[list[np.ndarray], tuple[str, ...]]:
+        vector, notes = measure(data)
+        return [vector], notes
+
+    return measures
+
+
+def _measured_or_again(
+    paths: Sequence[str],
+    stores: Sequence[Store],
+    open_measures: Callable[[], Measures],
+    size: int,
+    name: str,
+    run: Run,
+    progress: Progress,
+) -> list[Bottlenecks]:
+    worker = partial(_make_worker, open_measures)
     try:
-        return _measured(paths, store, worker, size, name, run, progress)
+        return _measured(paths, stores, worker, size, name, run, progress)
     except CacheDamaged:
-        store.renew()
-        return _measured(paths, store, worker, size, name, run, progress)
+        for store in stores:  # the first puts the file aside, the others find a new one
+            store.renew()
+        return _measured(paths, stores, worker, size, name, run, progress)
 
 
 def _measured(
-    paths: Sequence[str], store: Store, worker: Callable, size: int, name: str, run: Run, progress: Progress
-) -> Bottlenecks:
-    cached = store.hashes()
-    hashes: dict[str, bytes] = store.known_files(paths)
+    paths: Sequence[str], stores: Sequence[Store], worker: Callable, size: int, name: str, run: Run, progress: Progress
+) -> list[Bottlenecks]:
+    cached = [store.hashes() for store in stores]
+    hashes: dict[str, bytes] = stores[0].known_files(paths)
     problems: dict[str, BadImage] = {}
-    todo = [path for path in paths if hashes.get(path) not in cached]
-    computed = _compute(todo, store, partial(worker, cached), hashes, problems, name, run, progress)
-    entries = _read_back(store, hashes, size)
-    lost = set(hashes.values()) - set(entries)
-    if lost:
-        again = [path for path in paths if hashes.get(path) in lost]
-        computed += _compute(again, store, partial(worker, cached - lost), hashes, problems, name, run, progress)
-        entries = _read_back(store, hashes, size)
-        if set(hashes.values()) - set(entries):
+    in_all = set.intersection(*cached)
+    todo = [path for path in paths if hashes.get(path) not in in_all]
+    computed = _compute(todo, stores, partial(worker, cached), hashes, problems, name, run, progress)
+    entries = [_read_back(store, hashes, size) for store in stores]
+    lost = [set(hashes.values()) - set(of_view) for of_view in entries]
+    if any(lost):
+        again = [path for path in paths if hashes.get(path) in set.union(*lost)]
+        without = [one - gone for one, gone in zip(cached, lost, strict=True)]
+        more = _compute(again, stores, partial(worker, without), hashes, problems, name, run, progress)
+        computed = [one + other for one, other in zip(computed, more, strict=True)]
+        entries = [_read_back(store, hashes, size) for store in stores]
+        if any(set(hashes.values()) - set(of_view) for of_view in entries):
             raise CacheDamaged("rows that were just written cannot be read")
-        progress.note(f"{len(lost)} damaged row{'s' if len(lost) > 1 else ''} of the feature cache: computed again")
-    return _collect(paths, hashes, entries, problems, size, computed)
+        count = sum(map(len, lost))
+        progress.note(f"{count} damaged row{'s' if count > 1 else ''} of the feature cache: computed again")
+    return [
+        _collect(paths, hashes, of_view, problems, size, count) for of_view, count in zip(entries, computed, strict=True)
+    ]
 
 
-def _make_worker(open_measure: Callable[[], Measure], cached: set[bytes]) -> Callable[[str], _Done]:
-    measure = open_measure()
+def _make_worker(open_measures: Callable[[], Measures], cached: Sequence[set[bytes]]) -> Callable[[str], _Done]:
+    measures = open_measures()
 
     def compute(path: str) -> _Done:
         stamp = Stamp.of(path)
         try:
             data = read_bytes(Path(path))
         except BadImage as problem:
-            return _Done(path, None, None, None, problem)
+            return _Done(path, None, None, {}, problem)
         sha256 = hashlib.sha256(data).digest()
-        entry = None if sha256 in cached else _entry(measure, data, sha256)
-        if entry and entry.problem and entry.problem.detail == OUT_OF_MEMORY:  # says nothing of the picture: not kept
-            return _Done(path, None, None, None, entry.problem)
-        return _Done(path, stamp if stamp == Stamp.of(path) else None, sha256, entry, None)
+        wanted = [number for number, known in enumerate(cached) if sha256 not in known]
+        entries = _entries(measures, data, sha256, wanted) if wanted else {}
+        for entry in entries.values():
+            if entry.problem and entry.problem.detail == OUT_OF_MEMORY:  # says nothing of the picture: not kept
+                return _Done(path, None, None, {}, entry.problem)
+        return _Done(path, stamp if stamp == Stamp.of(path) else None, sha256, entries, None)
 
     return compute
 
 
-def _entry(measure: Measure, data: bytes, sha256: bytes) -> Entry:
+def _entries(measures: Measures, data: bytes, sha256: bytes, wanted: Sequence[int]) -> dict[int, Entry]:
     try:
-        vector, notes = measure(data)
+        vectors, notes = measures(data, wanted)
     except BadImage as problem:
-        return Entry(sha256, None, problem)
-    if not np.isfinite(vector).all():
-        return Entry(sha256, None, BadImage("bad-features"))
-    return Entry(sha256, vector, None, notes)
+        return {number: Entry(sha256, None, problem) for number in wanted}
+    return {
+        number: Entry(sha256, vector, None, notes)
+        if np.isfinite(vector).all()
+        else Entry(sha256, None, BadImage("bad-features"))
+        for number, vector in zip(wanted, vectors, strict=True)
+    }
 
 
-def _features_of(network: Network, view: str, image_size: int) -> Measure:
+def _features_of(network: Network, names: tuple[str, ...], image_size: int) -> Measures:
     runner = open_network(network)
 
-    def measure(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
+    def measures(data: bytes, wanted: Sequence[int]) -> tuple[list[np.ndarray], tuple[str, ...]]:
         picture = views.decode_for(data, image_size)
-        pixels = views.render(picture, view, image_size)
-        return runner.features(pixels[np.newaxis])[0], picture.notes
+        seen = (views.render(picture, names[number], image_size) for number in wanted)
+        return [runner.features(pixels[np.newaxis])[0] for pixels in seen], picture.notes
 
-    return measure
+    return measures
 
 
 def _compute(
     paths: list[str],
-    store: Store,
+    stores: Sequence[Store],
     make_worker: Callable[[], Callable[[str], _Done]],
     hashes: dict[str, bytes],
     problems: dict[str, BadImage],
     name: str,
     run: Run,
     progress: Progress,
-) -> int:
-    """Run the workers over files and write what they give; fills `hashes` and `problems`; returns the rows computed."""
-    computed = 0
+) -> list[int]:
+    """Run the workers over files and write what they give; fills `hashes`, `problems`; returns the rows computed a view."""
+    computed = [0] * len(stores)
     batch: list[_Done] = []
 
     def commit() -> None:
-        store.add([done.entry for done in batch if done.entry], _stamped(batch))
+        for number, store in enumerate(stores):
+            entries = [done.entries[number] for done in batch if number in done.entries]
+            if entries or not number:
+                store.add(entries, _stamped(batch) if not number else [])
         batch.clear()
 
     if not paths:
-        return 0
+        return computed
     with progress.bar(name, len(paths)) as advance:
         for done in run(make_worker, paths):
             advance()
@@ -175,7 +250,8 @@ def _compute(
                 problems[done.path] = done.problem
             if done.sha256 is not None:
                 hashes[done.path] = done.sha256
-            computed += done.entry is not None and done.entry.vector is not None
+            for number, entry in done.entries.items():
+                computed[number] += entry.vector is not None
             batch.append(done)
             if len(batch) >= _COMMIT_ROWS:
                 commit()

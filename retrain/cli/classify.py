@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from retrain.cli.console import Console, printable, skipped_line
-from retrain.cli.options import Folder, model_option, unknown_option
+from retrain.cli.options import Folder, model_option, tta_option, unknown_option
 from retrain.errors import Exit
 
 if TYPE_CHECKING:
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 @click.argument("out", type=Folder())
 @model_option
 @unknown_option
+@tta_option
 @click.option("--sort", is_flag=True, help="Put the copies into one folder a label.")
 @click.option("--dry-run", is_flag=True, help="Only print what would be copied where.")
-def classify(images: Path, out: Path, model: Path, unknown: float, sort: bool, dry_run: bool) -> int:
+def classify(images: Path, out: Path, model: Path, unknown: float, tta: str, sort: bool, dry_run: bool) -> int:
     """Copy each picture below IMAGES, bytes unchanged, to OUT/<label>-<score>.<ext>.
 
     Nothing is overwritten: where names clash, -2, -3 ... is added. OUT/manifest.csv and OUT/manifest.jsonl say for each
@@ -35,7 +36,7 @@ def classify(images: Path, out: Path, model: Path, unknown: float, sort: bool, d
     from retrain.label import load
 
     console = Console()
-    labeller = load(model, unknown=unknown)
+    labeller = load(model, unknown=unknown, tta=tta)
     outcome = run(labeller, images, out, sort=sort, dry_run=dry_run, progress=console, told=lambda row: _tell(row, dry_run))
     for line in summary(outcome, out, dry_run):
         click.echo(printable(line))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from retrain.cli.console import Console, percent, printable, skipped_line
-from retrain.cli.options import File, Folder, unknown_option
+from retrain.cli.options import File, Folder, tta_option, unknown_option
 from retrain.errors import Exit
 
 if TYPE_CHECKING:
@@ -32,8 +32,9 @@ _SKIPPED_SHOWN = 10
     help="End with 1 where the accuracy, a share such as 0.9, is lower.",
 )
 @unknown_option
+@tta_option
 def evaluate(
-    tf_files: Path, model: Path | None, data: Path | None, output: Path | None, least: float | None, unknown: float
+    tf_files: Path, model: Path | None, data: Path | None, output: Path | None, least: float | None, unknown: float, tta: str
 ) -> int:
     """Measure how good the model in TF_FILES/model is.
 
@@ -49,7 +50,7 @@ def evaluate(
     from retrain.evaluation.run import evaluate as run
     from retrain.storage import Layout
 
-    found = run(tf_files, model=model, data=data, output=output, unknown=unknown, progress=Console())
+    found = run(tf_files, model=model, data=data, output=output, unknown=unknown, tta=tta, progress=Console())
     for line in [*summary(found), f"report:            {output or Layout(tf_files).reports / REPORT}"]:
         click.echo(printable(line))
     value = found.figures.accuracy.value

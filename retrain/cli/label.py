@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from retrain.cli.console import printable, skipped_line
-from retrain.cli.options import complete_files, model_option, unknown_option
+from retrain.cli.options import complete_files, model_option, tta_option, unknown_option
 from retrain.errors import BadImage, Exit, NothingUsable
 from retrain.settings import SCORE_DECIMALS, UNKNOWN
 from retrain.storage import Layout
@@ -27,10 +27,13 @@ _PIECE = 2**20  # bytes
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=complete_files)
 @model_option
 @unknown_option
+@tta_option
 @click.option("--top", type=click.IntRange(min=1), help="Show so many labels; all by default.")
 @click.option("--neighbours", type=click.IntRange(min=0), default=0, help="Name so many of the nearest training pictures.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a picture, a line each.")
-def label(images: tuple[str, ...], model: Path, unknown: float, top: int | None, neighbours: int, as_json: bool) -> int:
+def label(
+    images: tuple[str, ...], model: Path, unknown: float, tta: str, top: int | None, neighbours: int, as_json: bool
+) -> int:
     """Print the labels of each IMAGE, highest score first.
 
     `-` reads a picture from standard input. A picture that cannot be used is named on stderr, and the others go on. For a
@@ -45,7 +48,7 @@ def label(images: tuple[str, ...], model: Path, unknown: float, top: int | None,
     from retrain.model import load
     from retrain.whereabouts import Whereabouts
 
-    loaded, shown, skipped = load(model, unknown=unknown), 0, 0
+    loaded, shown, skipped = load(model, unknown=unknown, tta=tta), 0, 0
     files = Whereabouts(Layout(Path(os.path.normpath(model / os.pardir))))
     for image in images:
         try:

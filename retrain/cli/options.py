@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from retrain.errors import did_you_mean
-from retrain.settings import UNKNOWN_RATE
+from retrain.settings import AUTO, SWITCH, UNKNOWN_RATE
 from retrain.storage import DEFAULT_MODEL
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -161,6 +161,16 @@ unknown_option = click.option(
     show_default=True,
     help="Call a picture unknown that is unlike the training pictures: so much so that of pictures of the known classes no"
     " more than this share is called so by mistake. off: never.",
+)
+
+
+tta_option = click.option(
+    "--tta",
+    type=Choice(SWITCH),
+    default=AUTO,
+    show_default=True,
+    help="Look at several views of each picture (test-time augmentation) and average the scores, for a model that was"
+    " trained with --tta. auto: where that was found to help.",
 )
 
 

@@ -16,7 +16,7 @@ from retrain.cli.options import (
     settings_options,
 )
 from retrain.errors import Exit
-from retrain.settings import HeadSettings, SplitSettings
+from retrain.settings import AugmentSettings, HeadSettings, SplitSettings
 from retrain.storage import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -40,6 +40,12 @@ _SHOWN = 10
 )
 @settings_options(SplitSettings)
 @settings_options(HeadSettings)
+@settings_options(AugmentSettings)
+@click.option(
+    "--tta",
+    is_flag=True,
+    help="Test-time augmentation: find out whether it helps to look at several views of a picture when it is labelled.",
+)
 def train(
     tf_files: Path,
     model: Path | None,
@@ -47,6 +53,7 @@ def train(
     image_size: int | None,
     weights: Path | None,
     crop_borders: bool,
+    tta: bool,
     **options: Any,
 ) -> int:
     """Train a classifier on the pictures in TF_FILES/data/<class>/...
@@ -71,7 +78,7 @@ def train(
 
     split, head = from_options(SplitSettings, options), from_options(HeadSettings, options)
     result = run(
-        tf_files, split, head, backbone,
+        tf_files, split, head, backbone, augment=from_options(AugmentSettings, options), tta=tta,
         image_size=image_size, weights=weights, crop_borders=crop_borders, model=model, progress=Console(),
     )  # fmt: skip
     for line in summary(result):

@@ -35,7 +35,8 @@ def log_loss(scores: np.ndarray, truth: np.ndarray) -> float:
 def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
     """Return the temperature that logits must be divided by for the least log loss, from 0.1 to 10.
 
-    `logits`: float (n, classes), of pictures that the model did not learn from; `truth`: int64 (n,), the right columns.
+    `logits`: float (n, classes), of pictures that the model did not learn from, or (n, ways, classes) where the
+    probabilities of several ways to look at each are averaged; `truth`: int64 (n,), the right columns.
     C. Guo, G. Pleiss, Y. Sun, K. Weinberger, "On Calibration of Modern Neural Networks", ICML 2017. The temperature is
     taken to be 1 give or take a factor of 1.6 before anything is seen, which matters with a few dozen pictures only. Of
     more than 20,000 pictures so many are used.
@@ -46,7 +47,8 @@ def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
     chosen, right = logits[rows], truth[rows]
 
     def loss(log_temperature: float) -> float:
-        fit = log_loss(softmax(chosen, float(np.exp(log_temperature))), right)
+        scores = softmax(chosen, float(np.exp(log_temperature)))
+        fit = log_loss(scores if scores.ndim == 2 else scores.mean(axis=1), right)
         return fit + (log_temperature / _SPREAD) ** 2 / 2 / len(truth)
 
     return float(np.exp(_least(loss, float(np.log(COOLEST)), float(np.log(HOTTEST)))))

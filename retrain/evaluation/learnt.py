@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from retrain import artifact, bottlenecks
+from retrain import artifact, bottlenecks, views
 from retrain.bottlenecks import Space
 from retrain.dataset import TEST, near_duplicates
 from retrain.dataset.neighbours import Forest
@@ -12,9 +12,13 @@ from retrain.progress import Progress
 from retrain.storage import Layout
 
 
-def space_of(member: artifact.Member) -> Space:
-    """Return what, beside the picture, decides the features that a member works on: their place in the cache."""
-    return Space(member.backbone, member.weights, member.preprocessing, member.network.engine)
+def space_of(member: artifact.Member, view: str | None = None) -> Space:
+    """Return what, beside the picture, decides the features that a member works on: their place in the cache.
+
+    `view`: another one than that of the member.
+    """
+    preprocessing = member.preprocessing if view is None else views.preprocessing_id(view, member.image_size)
+    return Space(member.backbone, member.weights, preprocessing, member.network.engine)
 
 
 def learnt_from(

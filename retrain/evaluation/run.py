@@ -4,13 +4,14 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from retrain import artifact, bottlenecks
+from retrain import artifact, bottlenecks, views
 from retrain.dataset import Listing, Skipped, read
 from retrain.errors import UsageError
 from retrain.evaluation import chosen, words
@@ -20,12 +21,12 @@ from retrain.evaluation.evaluated import Evaluated, Mistake, Neighbour, Unknown
 from retrain.evaluation.figures import measure
 from retrain.evaluation.learnt import learnt_from, space_of
 from retrain.evaluation.page import render
-from retrain.label import Labeller
+from retrain.label import Labeller, way_of
 from retrain.nearest import Nearest
 from retrain.progress import SILENT, Progress
 from retrain.runner import Run, run_locally
 from retrain.scores import softmax
-from retrain.settings import UNKNOWN_RATE
+from retrain.settings import AUTO, UNKNOWN_RATE
 from retrain.storage import Layout, own_folder, write_atomically
 from retrain.whereabouts import Whereabouts
 
@@ -55,6 +56,7 @@ def evaluate(
     data: str | os.PathLike[str] | None = None,
     output: str | os.PathLike[str] | None = None,
     unknown: float = UNKNOWN_RATE,
+    tta: str = AUTO,
     run: Run = run_locally,
     progress: Progress = SILENT,
 ) -> Evaluated:
@@ -62,14 +64,15 @@ def evaluate(
 
     Writes a report to `tf_files/reports/evaluate.html`, or to `output`, and the same as JSON beside it. Pictures of `data`
     that the model has learnt from are left out; those of classes that it does not know tell whether it says so. `unknown`:
-    the share of pictures of known classes that may be called unknown by mistake; 0: none is. `run` and `progress`: as for
-    `train`. TensorFlow is not needed.
+    the share of pictures of known classes that may be called unknown by mistake; 0: none is. `tta`: as for `load`.
+    `run` and `progress`: as for `train`. TensorFlow is not needed.
 
     Raises UsageError where there is nothing to measure on, or the output is a file that is not ours; NothingUsable,
     ModelRefused and EnvironmentProblem as `train` and `load` do.
     """
     layout = Layout(Path(tf_files))
     loaded = artifact.load(layout.model if model is None else Path(model))
+    way = way_of(loaded.artifact, tta)
     page = layout.reports / REPORT if output is None else Path(output)
     if output is not None and page.name and not page.parent.is_dir():
         raise UsageError(f"the folder of --output {page} does not exist; make it or choose another")
@@ -86,7 +89,16 @@ def evaluate(
         picked = chosen.of_data(loaded, labels, *learnt)
     else:
         picked = chosen.of_test_part(loaded, seen.hashes, labels, sources, layout)
-    found = _measured(loaded, seen, picked, folder, layout, unknown)
+    if picked.said is None:
+        looks = _looks(loaded.artifact, seen, picked.known, way, layout, run, progress)
+        said = _scores(loaded.artifact, looks, way)
+    elif way != loaded.artifact.way:
+        raise UsageError(
+            "in cross-validation pictures were looked at as the model does; drop --tta, or give others with --data"
+        )
+    else:
+        said = picked.said
+    found = _measured(loaded, seen, picked, said, way, folder, layout, unknown)
     _write(page, found, progress)
     return found
 
@@ -113,15 +125,39 @@ def _look(listing: Listing, model: artifact.Artifact, layout: Layout, run: Run, 
     return Seen(listing, np.array(usable, np.int64), hashes, features, (*listing.skipped, *skipped))
 
 
-def _measured(loaded: artifact.Loaded, seen: Seen, picked: Chosen, folder: Layout, layout: Layout, rate: float) -> Evaluated:
+def _looks(
+    model: artifact.Artifact, seen: Seen, rows: np.ndarray, way: str, layout: Layout, run: Run, progress: Progress
+) -> list[np.ndarray]:
+    """Return the features of rows under each member, float32 (m, views, feature_size), in all views that are looked at."""
+    plain = [features[rows] for features in seen.features]
+    if way == views.PLAIN:
+        return [features[:, np.newaxis] for features in plain]
+    paths, hashes = [seen.listing.examples[seen.rows[row]].path for row in rows], [seen.hashes[row] for row in rows]
+    looks = []
+    for member, features in zip(model.members, plain, strict=True):
+        names = [member.view + name for name in model.views]
+        with ExitStack() as opened:
+            stores = [
+                opened.enter_context(bottlenecks.Store(layout.bottlenecks, space_of(member, name), progress))
+                for name in names
+            ]
+            found = bottlenecks.extract_views(
+                paths, stores, member.network, names, member.image_size, len(member.kernel), name="views",
+                run=run, progress=progress,
+            )  # fmt: skip
+        looks.append(bottlenecks.stacked(features, hashes, found))
+    return looks
+
+
+def _measured(
+    loaded: artifact.Loaded, seen: Seen, picked: Chosen, said: tuple[np.ndarray, np.ndarray], way: str, folder: Layout,
+    layout: Layout, rate: float,
+) -> Evaluated:  # fmt: skip
     model, examples = loaded.artifact, [seen.listing.examples[row] for row in seen.rows]
     known = picked.known
     number = {label: index for index, label in enumerate(model.labels)}
     truth = np.array([number[examples[row].label] for row in known], np.int64)
-    if picked.said is None:
-        scores, before = _scores(model, [features[known] for features in seen.features])
-    else:
-        scores, before = picked.said
+    scores, before = said
     nearest = Nearest(loaded.reference())
     typicality = None
     if picked.said is None and rate and nearest.can_tell(rate):  # all pictures of folds were learnt from
@@ -139,7 +175,7 @@ def _measured(loaded: artifact.Loaded, seen: Seen, picked: Chosen, folder: Layou
         judged_on=picked.what,
         split=(*words.of_split(loaded), *picked.notes),
         backbone=", ".join(member.backbone for member in model.members),
-        temperature=model.temperature["none"],
+        temperature=model.temperature[way],
         labels=model.labels,
         figures=figures,
         mistakes=_mistakes(seen, known, scores, truth, model.labels, refused, nearest, Whereabouts(layout), _units(loaded)),
@@ -152,13 +188,13 @@ def _measured(loaded: artifact.Loaded, seen: Seen, picked: Chosen, folder: Layou
     )  # fmt: skip
 
 
-def _scores(model: artifact.Artifact, features: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _scores(model: artifact.Artifact, looks: Sequence[np.ndarray], way: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the scores of all labels, float64 (n, classes), after and before calibration."""
     after, before = [], []
-    for member, its in zip(model.members, features, strict=True):
+    for member, its in zip(model.members, looks, strict=True):
         logits = its @ member.kernel + member.bias
-        after.append(softmax(logits, model.temperature["none"]))
-        before.append(softmax(logits))
+        after.append(softmax(logits, model.temperature[way]).mean(axis=1))
+        before.append(softmax(logits).mean(axis=1))
     return np.mean(after, axis=0), np.mean(before, axis=0)
 
 

@@ -7,9 +7,9 @@ history   watches heads while they are trained, by the same pictures
 
 from retrain.head.choice import STRENGTHS, Fitted, Sweep, fit_best, out_of_fold
 from retrain.head.history import History
-from retrain.head.softmax import Head, fit, fit_each, learning_rate, step_count, train_many
+from retrain.head.softmax import Head, fit, fit_each, learning_rate, plain, step_count, train_many
 
 __all__ = [
     "STRENGTHS", "Fitted", "Head", "History", "Sweep", "fit", "fit_best", "fit_each", "learning_rate", "out_of_fold",
-    "step_count", "train_many",
+    "plain", "step_count", "train_many",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from retrain.head.history import History, Observer
-from retrain.head.softmax import Head, fit, fit_each, step_count, train_many
+from retrain.head.softmax import Head, fit, fit_each, plain, step_count, train_many
 from retrain.scores import cross_entropies
 from retrain.settings import HeadSettings
 
@@ -52,16 +52,31 @@ def out_of_fold(
 
 @dataclass(frozen=True)
 class Fitted:
-    """A head that learnt from all rows, and what heads like it say of rows that they did not learn from.
+    """A head that learnt from all rows, and others like it that each left out some.
 
-    `logits`: float32 (n, classes), in folds; `history`: how those heads got there. Both are None where there are no such
-    heads: all rows are one unit, or it was not asked for.
+    `apart`: those heads with the rows that each did not learn from, bool (n,); `history`: how they got there. Both are empty
+    where there are no such heads: all rows are one unit, or it was not asked for.
     """
 
     head: Head
     sweep: Sweep
-    logits: np.ndarray | None = None
+    apart: tuple[tuple[np.ndarray, Head], ...] = ()
     history: History | None = None
+
+    @property
+    def held_out(self) -> np.ndarray | None:
+        """The rows that some head did not learn from, bool (n,); None where there is no such head."""
+        return np.logical_or.reduce([rows for rows, _ in self.apart]) if self.apart else None
+
+    def said(self, features: np.ndarray) -> np.ndarray:
+        """Return the logits of rows by heads that did not learn from them, float32 (n, classes); NaN for others.
+
+        `features`: float32 (n, feature_size), any view of the rows that were learnt from.
+        """
+        logits = np.full((len(features), len(self.head.bias)), np.nan, np.float32)
+        for rows, of_fold in self.apart:
+            logits[rows] = of_fold.logits(features[rows])
+        return logits
 
 
 def fit_best(
@@ -76,11 +91,12 @@ def fit_best(
 ) -> Fitted:
     """Find the strength of the L2 penalty that predicts best pictures that were not learnt from, by log loss.
 
-    `features`, `labels`: training and validation pictures together; `validation`: bool (n,), which are which; `units`:
-    int64 (n,), rows of one unit stay together. With few validation pictures every picture is validated on once, in
-    folds, since a choice by a handful of pictures is a matter of luck; in the search there are several times as many heads
-    then, and each gets a third of the steps. With `settings.l2` nothing is searched for. The head that is returned has
-    learnt from all rows; beside it, if `watched`, five are trained with as many steps that each leave out a fold.
+    `features`, `labels`: training and validation pictures together, with views or without; `validation`: bool (n,), which
+    are which; `units`: int64 (n,), rows of one unit stay together. With few validation pictures every picture is validated
+    on once, in folds, since a choice by a handful of pictures is a matter of luck; in the search there are several times as
+    many heads then, and each gets a third of the steps. With `settings.l2` nothing is searched for. The head that is
+    returned has learnt from all rows; beside it, if `watched`, five are trained with as many steps that each leave out a
+    fold.
     """
     if len(set(units.tolist())) < 2:
         l2, how = (settings.l2, "given") if settings.l2 is not None else (_UNCHOSEN, "too few pictures to choose by")
@@ -91,19 +107,17 @@ def fit_best(
         held_out, how = _held_out(labels, validation, units)
         steps = math.ceil(step_count(len(labels), settings) / (1 if len(held_out) == 1 else _INNER_FOLDS))
         judged = train_many(features, labels, classes, ~held_out, STRENGTHS, replace(settings, steps=steps))
-        losses, hits = _judge(judged, features, labels, held_out)
+        losses, hits = _judge(judged, plain(features), labels, held_out)
         l2, total = STRENGTHS[int(losses.argmin())], int(held_out.sum())
         sweep = Sweep(l2, STRENGTHS, tuple(losses / total), tuple(hits / total), total, how)
     if not watched:
         return Fitted(fit(features, labels, classes, sweep.l2, settings), sweep)
     held_out = _in_folds(labels, units, _OUTER_FOLDS)
-    history = Observer(features, labels, held_out, settings.seed)
+    history = Observer(plain(features), labels, held_out, settings.seed)
     choices = np.concatenate([~held_out, np.ones((1, len(labels)), bool)])
     *apart, (fitted,) = train_many(features, labels, classes, choices, (sweep.l2,), settings, history.watch)
-    logits = np.empty((len(labels), classes), np.float32)
-    for rows, (of_fold,) in zip(held_out, apart, strict=True):
-        logits[rows] = of_fold.logits(features[rows])
-    return Fitted(fitted, sweep, logits, history.history(f"{len(held_out)} folds of training and validation part"))
+    held = tuple((rows, of_fold) for rows, (of_fold,) in zip(held_out, apart, strict=True))
+    return Fitted(fitted, sweep, held, history.history(f"{len(held_out)} folds of training and validation part"))
 
 
 def _held_out(labels: np.ndarray, validation: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, str]:

@@ -55,8 +55,8 @@ class Head:
 def fit(features: np.ndarray, labels: np.ndarray, classes: int, l2: float, settings: HeadSettings) -> Head:
     """Train one head on all rows.
 
-    `features`: float32 (n, feature_size); `labels`: int64 (n,), values 0 to classes - 1; `l2`: the loss is the mean
-    cross-entropy plus l2 times the sum of squared weights, on standardised features.
+    `features`: float32 (n, feature_size), or views, see `train_many`; `labels`: int64 (n,), values 0 to classes - 1; `l2`:
+    the loss is the mean cross-entropy plus l2 times the sum of squared weights, on standardised features.
 
     Raises EnvironmentProblem where training ends in values that are not finite.
     """
@@ -72,6 +72,11 @@ def fit_each(
     `choices`: bool (choices, n), the rows that each head learns from; otherwise as `fit`.
     """
     return [of_choice[0] for of_choice in train_many(features, labels, classes, choices, (l2,), settings)]
+
+
+def plain(features: np.ndarray) -> np.ndarray:
+    """Return the features of the pictures as they are, (n, feature_size), of what may have several views of each."""
+    return features if features.ndim == 2 else features[:, 0]
 
 
 def step_count(rows: int, settings: HeadSettings) -> int:
@@ -95,15 +100,20 @@ def train_many(
 ) -> list[list[Head]]:
     """Train a head for each choice of rows (`masks`: bool (choices, n)) and each strength; returns [choice][strength].
 
-    `watch` is shown the number of steps done and the heads as they are then, before the first step and some 25 times more.
+    `features` may have several views of each picture, float32 (n, views, feature_size), the plain picture first: each pass
+    over the pictures takes one view of each, drawn at random, so that more views cost no more steps. `watch` is shown the
+    number of steps done and the heads as they are then, before the first step and some 25 times more.
     """
     tf = start()
     from keras import layers
 
-    mean, scale = _standardisation(features, np.asarray(masks.any(axis=0)))
+    size = features.shape[-1]
+    copies = features.size // (len(features) * size)
+    rows = features.reshape(-1, size)
+    mean, scale = _standardisation(rows, np.repeat(masks.any(axis=0), copies))
     count = len(masks) * len(strengths) * classes
     bank = layers.Dense(count, kernel_initializer="zeros", dtype=precision(settings.precision), name="heads")
-    bank.build((None, features.shape[1]))
+    bank.build((None, size))
 
     def heads() -> list[list[Head]]:
         return _unfolded(bank, mean, scale, (len(masks), len(strengths), classes))
@@ -111,7 +121,7 @@ def train_many(
     with native_chatter_dropped():  # oneDNN's, at each kernel that it lacks in half precision
         due, steps = 0, step_count(len(labels), settings)
         for done in _descend(
-            tf, bank, _Rows(features, mean, scale), labels, classes, masks, strengths, settings, bool(watch)
+            tf, bank, _Rows(rows, mean, scale, copies), labels, classes, masks, strengths, settings, bool(watch)
         ):
             if watch is not None and (done >= due or done == steps):
                 watch(done, heads())
@@ -142,11 +152,12 @@ def _unfolded(
 
 
 class _Rows(NamedTuple):
-    """The rows to learn from, and what standardises them: float32 (n, d), (d,), (d,)."""
+    """The rows to learn from, `copies` of each picture, and what standardises them: float32 (n * copies, d), (d,), (d,)."""
 
     features: np.ndarray
     mean: np.ndarray
     scale: np.ndarray
+    copies: int
 
     def standardised(self, numbers: np.ndarray) -> np.ndarray:
         inputs = self.features[numbers]
@@ -223,8 +234,11 @@ def _descend(
     at_once = min(_STEPS_AT_ONCE, math.ceil(steps / _POINTS)) if watched else _STEPS_AT_ONCE
     done = 0
     yield done
-    for inputs, numbers, order in _portions(tf, rows, _batches(len(labels), steps, batch, settings.seed), at_once):
-        descend(inputs, tf.constant(labels[numbers], tf.int64), *map(tf.constant, (weights[numbers], order)))
+    for inputs, numbers, order in _portions(
+        tf, rows, _batches(len(labels), steps, batch, settings.seed, rows.copies), at_once
+    ):
+        pictures = numbers // rows.copies
+        descend(inputs, tf.constant(labels[pictures], tf.int64), *map(tf.constant, (weights[pictures], order)))
         done += len(order)
         yield done
 
@@ -245,15 +259,14 @@ def _portions(tf: Any, rows: _Rows, order: np.ndarray, at_once: int) -> Iterator
             yield tf.constant(rows.standardised(numbers)), numbers, places.reshape(part.shape).astype(np.int32)
 
 
-def _batches(rows: int, steps: int, batch: int, seed: int) -> np.ndarray:
-    """Row numbers of each step, int32 (steps, batch): pass after pass over all rows, each in a new order."""
+def _batches(pictures: int, steps: int, batch: int, seed: int, copies: int = 1) -> np.ndarray:
+    """Row numbers of each step, int32 (steps, batch): pass after pass over all pictures, each in a new order."""
     rng = np.random.default_rng(seed)
-    passes = -(-steps * batch // rows)
-    return (
-        np.concatenate([rng.permutation(rows) for _ in range(passes)])[: steps * batch]
-        .reshape(steps, batch)
-        .astype(np.int32)
-    )
+    passes = -(-steps * batch // pictures)
+    order = np.concatenate([rng.permutation(pictures) for _ in range(passes)])[: steps * batch].reshape(steps, batch)
+    if copies > 1:
+        order = order * copies + rng.integers(copies, size=order.shape)
+    return order.astype(np.int32)
 
 
 def _example_weights(labels: np.ndarray, classes: int, masks: np.ndarray, class_weight: str) -> np.ndarray:

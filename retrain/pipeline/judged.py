@@ -1,23 +1,26 @@
 """Split the examples, train the head, and measure it on pictures that it never saw."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from retrain import artifact, devices, head
+from retrain import artifact, devices
 from retrain.dataset import Item, Split, SplitError, divide, near_duplicates
 from retrain.dataset.split import DEFAULT_FOLDS
 from retrain.errors import ModelRefused, NothingUsable, UsageError
-from retrain.evaluation import Accuracy, fit_temperature
+from retrain.evaluation import Accuracy
 from retrain.evaluation.figures import Figures, measure
 from retrain.head import Fitted
 from retrain.pipeline.examples import Examples
+from retrain.pipeline.learnt import Learnt
+from retrain.pipeline.learnt import learn as learn_from
 from retrain.pipeline.record import Record
+from retrain.pipeline.seen import Seen
 from retrain.progress import Progress
-from retrain.scores import softmax
 from retrain.settings import HeadSettings, SplitSettings, as_plain
 
 _SHARE_OFF = 10  # percent of all pictures
@@ -25,16 +28,14 @@ _SHARE_OFF = 10  # percent of all pictures
 
 @dataclass(frozen=True)
 class Judged:
-    """A head, the split it was judged on, and the figures: `judged_on` says in words what they were measured on.
+    """What was learnt, the split it was judged on, and the figures: `judged_on` says in words what they were measured on.
 
-    `fitted`: the head, and what others like it said of pictures that they did not learn from; its rows are `learnt`, int64
-    (n,). `temperature`: what logits are divided by. `judged`: int64 (m,), the rows of the figures, and
+    `final`: what the model is made of; its rows are `learnt`, int64 (n,). `judged`: int64 (m,), the rows of the figures, and
     `scores`: float64 (m, classes), what was said of them, after calibration; `uncalibrated`: before.
     """
 
-    fitted: Fitted
+    final: Learnt
     learnt: np.ndarray
-    temperature: float
     judged: np.ndarray
     scores: np.ndarray
     uncalibrated: np.ndarray
@@ -42,6 +43,16 @@ class Judged:
     figures: Figures
     judged_on: str
     precision: str
+
+    @property
+    def fitted(self) -> Fitted:
+        """The head of the first member."""
+        return self.final.fitted[0]
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by, the way that pictures are looked at."""
+        return self.final.temperature[self.final.way]
 
     @property
     def accuracy(self) -> Accuracy:
@@ -62,6 +73,11 @@ class Judged:
             "judged_on": self.judged_on,
             "l2": self.fitted.sweep.l2,
             "precision": self.precision,
+            **{
+                name: [one.as_json() for one in compared]
+                for name, compared in (("backbones", self.final.backbones), ("views", self.final.views))
+                if compared
+            },
         }
 
 
@@ -140,65 +156,96 @@ def _kept_split(target: Path, settings: SplitSettings) -> dict[str, str]:
         return {}
 
 
-def fit_and_judge(examples: Examples, parts: Split, settings: HeadSettings, record: Record, progress: Progress) -> Judged:
-    """Choose the L2 penalty, train the head, fit the temperature, measure all of it.
+def fit_and_judge(
+    examples: Examples,
+    parts: Split,
+    settings: HeadSettings,
+    record: Record,
+    progress: Progress,
+    seen: Sequence[Seen] = (),
+) -> Judged:
+    """Make every choice and train the head, or heads; measure what came of it.
 
     With parts: chosen on validation, trained on training and validation pictures, judged on test pictures. With folds:
-    every choice made anew inside each fold (the temperature by the other folds), judged on all pictures, then trained on
-    all.
+    every choice made anew inside each fold, judged on all pictures, then trained on all. `seen`: what each backbone sees of
+    the examples, where that is more than their features.
     """
+    seen = seen or (Seen(record.backbone, examples.features),)
     precision = devices.precision(settings.precision)
     progress.note(f"training the head ({precision})")
-    learn = np.arange(len(parts.parts)) if parts.folds else parts.rows("train", "validation")
-    judge = learn if parts.folds else parts.rows("test")
+    learn = rows_to_learn(parts)
+    final = _learn(examples, parts, learn, settings, seen)
     if parts.folds:
-        scores, before = _predict_in_folds(examples, parts, settings, progress)
-        judged_on = f"cross-validation, {parts.folds} folds"
-    fitted = _fit(examples, parts, learn, settings)
-    temperature = 1.0 if fitted.logits is None else fit_temperature(fitted.logits, examples.classes[learn])
-    if not parts.folds:
-        logits = fitted.head.logits(examples.features[judge])
-        scores, before = softmax(logits, temperature), softmax(logits)
-        apart = _set_apart(record.split_settings)
-        judged_on = apart[0] if apart else "test part"
-    sources = [examples.sources[row] for row in judge]
-    figures = measure(scores, examples.classes[judge], examples.labels, sources, before)
-    judged = Judged(fitted, learn, temperature, judge, scores, before, parts, figures, judged_on, precision)
-    history = None if fitted.history is None else asdict(fitted.history)
-    record.judged({**judged.metrics(), "temperature": temperature, "sweep": asdict(fitted.sweep), "history": history})
+        return judge_folds(examples, parts, settings, record, progress, seen, final, precision)
+    return judge(examples, parts, learn, final, seen, record, precision)
+
+
+def rows_to_learn(parts: Split) -> np.ndarray:
+    """Return the rows that the model learns from, int64."""
+    return np.arange(len(parts.parts)) if parts.folds else parts.rows("train", "validation")
+
+
+def judge(
+    examples: Examples, parts: Split, learn: np.ndarray, final: Learnt, seen: Sequence[Seen], record: Record, precision: str
+) -> Judged:
+    """Measure what was learnt from the rows `learn` on the test part."""
+    rows = parts.rows("test")
+    apart = _set_apart(record.split_settings)
+    scores = final.scores(seen, rows), final.scores(seen, rows, calibrated=False)
+    return _judged(examples, parts, learn, final, rows, scores, record, apart[0] if apart else "test part", precision)
+
+
+def judge_folds(
+    examples: Examples,
+    parts: Split,
+    settings: HeadSettings,
+    record: Record,
+    progress: Progress,
+    seen: Sequence[Seen],
+    final: Learnt,
+    precision: str,
+) -> Judged:
+    """Measure each picture by what was learnt without its fold."""
+    folds = parts.fold_numbers()
+    scores, before = (np.zeros((len(folds), len(examples.labels))) for _ in range(2))
+    with progress.bar("folds", parts.folds) as advance:
+        for fold in range(parts.folds):
+            learn, rows = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+            if len(rows):
+                of_fold = _learn(examples, parts, learn, settings, seen)
+                scores[rows] = of_fold.scores(seen, rows)
+                before[rows] = of_fold.scores(seen, rows, calibrated=False)
+            advance()
+    everything, how = np.arange(len(folds)), f"cross-validation, {parts.folds} folds"
+    return _judged(examples, parts, everything, final, everything, (scores, before), record, how, precision)
+
+
+def _judged(
+    examples: Examples,
+    parts: Split,
+    learn: np.ndarray,
+    final: Learnt,
+    rows: np.ndarray,
+    scores: tuple[np.ndarray, np.ndarray],
+    record: Record,
+    judged_on: str,
+    precision: str,
+) -> Judged:
+    after, before = scores
+    figures = measure(after, examples.classes[rows], examples.labels, [examples.sources[row] for row in rows], before)
+    judged = Judged(final, learn, rows, after, before, parts, figures, judged_on, precision)
+    first = final.fitted[0]
+    history = None if first.history is None else asdict(first.history)
+    facts = {"temperature": judged.temperature, "sweep": asdict(first.sweep), "history": history}
+    record.judged({**judged.metrics(), **facts})
     return judged
 
 
-def _predict_in_folds(
-    examples: Examples, parts: Split, settings: HeadSettings, progress: Progress
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scores of each picture by a head that has not learnt from its fold, calibrated and not: (n, classes).
-
-    The temperature of a fold is fitted on what was said of the others.
-    """
-    folds = parts.fold_numbers()
-    logits = np.zeros((len(folds), len(examples.labels)), np.float32)
-    with progress.bar("folds", parts.folds) as advance:
-        for fold in range(parts.folds):
-            learn, judge = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-            if len(judge):
-                fitted = _fit(examples, parts, learn, settings, watched=False)
-                logits[judge] = fitted.head.logits(examples.features[judge])
-            advance()
-    scores = np.empty(logits.shape)
-    for fold in range(parts.folds):
-        rows = folds == fold
-        scores[rows] = softmax(logits[rows], fit_temperature(logits[~rows], examples.classes[~rows]))
-    return scores, softmax(logits)
-
-
-def _fit(examples: Examples, parts: Split, rows: np.ndarray, settings: HeadSettings, watched: bool = True) -> Fitted:
-    """Train a head on rows, see `head.fit_best`."""
+def _learn(examples: Examples, parts: Split, rows: np.ndarray, settings: HeadSettings, seen: Sequence[Seen]) -> Learnt:
+    """Learn from rows, see `learnt.learn`."""
     validation = np.array([parts.parts[row] == "validation" for row in rows])
-    classes = examples.classes[rows]
     units = unit_numbers(parts)[rows]
-    count = len(examples.labels)
-    return head.fit_best(examples.features[rows], classes, count, validation, units, settings, watched=watched)
+    return learn_from(seen, rows, examples.classes[rows], len(examples.labels), validation, units, settings)
 
 
 def unit_numbers(parts: Split) -> np.ndarray:

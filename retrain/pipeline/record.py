@@ -8,11 +8,11 @@ import platform
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 import numpy as np
@@ -34,13 +34,21 @@ class Record:
     """Gathers facts while a run goes on; as a context manager, writes them at its end, good or bad."""
 
     def __init__(
-        self, layout: Layout, backbone: str, split: SplitSettings, head: HeadSettings, crop_borders: bool = False
+        self,
+        layout: Layout,
+        backbone: str,
+        split: SplitSettings,
+        head: HeadSettings,
+        crop_borders: bool = False,
+        further: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        self._crop_borders = crop_borders
+        """`further`: names and values of settings beside those of split and head."""
+        self._crop_borders, self._further = crop_borders, dict(further)
         self.split_settings, self._head, self._backbone, self._layout = split, head, backbone, layout
         self.skipped: list[Skipped] = []
         self.versions = {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
         self.used = self.computed = self.cached = 0
+        self._views = {"computed": 0, "cached": 0}
         self.listed = False
         self._facts: dict[str, Any] = {"status": "failed", "error": None, "exit_code": int(Exit.CHECK_FAILED)}
         self._seconds: dict[str, float] = {}
@@ -55,13 +63,27 @@ class Record:
         finally:
             self._seconds[name] = round(time.perf_counter() - began, 3)
 
-    def chosen(self, backbone: Backbone, weights: str, engine: str) -> None:
-        """Note the backbone, by the name that the model gets, and what it runs in."""
-        self._backbone = backbone.name
-        self._facts["backbone"] = {
-            "name": backbone.name, "origin": backbone.origin, "licence": backbone.licence,
-            "image_size": backbone.image_size, "weights": weights, "engine": engine,
-        }  # fmt: skip
+    @property
+    def backbone(self) -> str:
+        """The name of the backbone, or the names."""
+        return self._backbone
+
+    def chosen(self, backbones: Sequence[tuple[Backbone, str, str]]) -> None:
+        """Note the backbones, by the names that the model gets: each with its weights' hash and what it runs in."""
+        self._backbone = ",".join(backbone.name for backbone, _, _ in backbones)
+        rows = [
+            {
+                "name": backbone.name, "origin": backbone.origin, "licence": backbone.licence,
+                "image_size": backbone.image_size, "weights": weights, "engine": engine,
+            }
+            for backbone, weights, engine in backbones
+        ]  # fmt: skip
+        self._facts.update({"backbone": rows[0]} if len(rows) == 1 else {"backbones": rows})
+
+    def viewed(self, computed: int, cached: int) -> None:
+        """Note that features of further views were computed, or were in the cache."""
+        self._views["computed"] += computed
+        self._views["cached"] += cached
 
     def skip(self, path: str, reason: str, detail: str = "") -> None:
         """Note a picture that was counted as used so far and turns out not to be."""
@@ -117,7 +139,7 @@ class Record:
 
     def _settings(self, paths: bool) -> dict[str, Any]:
         of_pictures = {"backbone": self._backbone, "crop_borders": self._crop_borders}
-        return {**of_pictures, **as_plain(self.split_settings, paths), **as_plain(self._head)}
+        return {**of_pictures, **as_plain(self.split_settings, paths), **as_plain(self._head), **self._further}
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as JSON values."""
@@ -132,6 +154,7 @@ class Record:
             "seconds": {**self._seconds, "total": round(time.perf_counter() - self._clock, 3)},
             "peak_memory_mib": _peak_memory_mib(),
             "counts": {"used": self.used, "skipped": len(self.skipped), "computed": self.computed, "cached": self.cached},
+            "views": self._views,
             "skipped": [{"path": item.path, "reason": item.reason, "detail": item.detail} for item in self.skipped],
         }
 

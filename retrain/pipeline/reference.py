@@ -7,18 +7,19 @@ from retrain.pipeline.examples import Examples
 from retrain.pipeline.judged import Judged, unit_numbers
 
 
-def reference_of(examples: Examples, judged: Judged) -> artifact.Reference:
+def reference_of(examples: Examples, judged: Judged, features: np.ndarray) -> artifact.Reference:
     """Return a sample of the features that were learnt from, and how far from it pictures of the same classes lie.
 
-    The latter is found of the sample itself: each picture is compared with those of other units, and by a head that has not
-    learnt from it.
+    `features`: float32 (n, feature_size), of all examples under the first member. How far is found of the sample itself:
+    each picture is compared with those of other units, and by a head that has not learnt from it.
     """
-    learnt, logits = judged.learnt, judged.fitted.logits
+    learnt, first = judged.learnt, judged.fitted
     sample = artifact.reference_sample([examples.hashes[row] for row in learnt], examples.classes[learnt])
     kept, units = learnt[sample], unit_numbers(judged.parts)[learnt[sample]]
-    features = examples.features[kept].astype(np.float16)
     hashes = np.array([list(bytes.fromhex(examples.hashes[row])) for row in kept], np.uint8)
     labels = examples.classes[kept].astype(np.int32)
-    if logits is None:
-        return artifact.Reference(features, hashes, labels)
-    return artifact.Reference(features, hashes, labels, nearest.held_out(features, units, logits[sample]))
+    halved = features[kept].astype(np.float16)
+    if first.held_out is None:
+        return artifact.Reference(halved, hashes, labels)
+    logits = first.said(features[learnt])[sample]
+    return artifact.Reference(halved, hashes, labels, nearest.held_out(halved, units, logits))
