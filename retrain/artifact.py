@@ -3,6 +3,7 @@
     manifest.json              what the model is, and the sha256 of every other file; the only name that is replaced
     labels.txt                 the labels, one a line, for people and scripts
     backbone-<hash>.tflite     the network that gives features (.graph: for TensorFlow, where LiteRT cannot run it)
+    weights-<hash>.safetensors the same network's weights by name, where it was fine-tuned: to train or export it again
     head-<hash>.safetensors    kernel (feature_size, classes) and bias (classes,), float32
     reference-<hash>.safetensors   a sample of the training features, for `unknown` and nearest neighbours
     split-<hash>.csv           which picture (sha256) was in which part
@@ -34,7 +35,9 @@ from retrain.views import PLAIN, SEVERAL
 
 FORMAT, VERSION = "retrain-model", 1
 MANIFEST, LABELS = "manifest.json", "labels.txt"
-_OUR_NAME = re.compile(r"(?:backbone|head|reference|split|labels)-[0-9a-f]{16}\.(?:tflite|graph|safetensors|csv|txt)")
+_OUR_NAME = re.compile(
+    r"(?:backbone|weights|head|reference|split|labels)-[0-9a-f]{16}\.(?:tflite|graph|safetensors|csv|txt)"
+)
 _OUR_TEMPORARY = re.compile(rf"\.(?:{_OUR_NAME.pattern}|manifest\.json|labels\.txt)\.[0-9]+\.tmp")
 _ENDINGS = {Runner.engine: "tflite"}  # of a backbone's file, by what it runs in; others: graph
 _LARGEST_MANIFEST = 64 * 2**20
@@ -46,6 +49,7 @@ class Member:
     """A backbone, how it wants its pictures, and a head. A model has one, or several whose probabilities are averaged.
 
     `network` runs in what `runner.open_network` gives; `kernel` float32 (feature_size, classes); `bias` float32 (classes,).
+    `tuned`: the weights of a fine-tuned backbone by name, float32; empty for one that was not.
     """
 
     backbone: str
@@ -56,6 +60,7 @@ class Member:
     network: Network
     kernel: np.ndarray
     bias: np.ndarray
+    tuned: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class Placed(NamedTuple):
@@ -174,6 +179,7 @@ def save(
                 "engine": member.network.engine,
                 "file": put("backbone", _ENDINGS.get(member.network.engine, "graph"), member.network.data),
             },
+            **({"tuned": put("weights", "safetensors", tensors(dict(member.tuned)))} if member.tuned else {}),
             "view": member.view,
             "preprocessing": member.preprocessing,
             "image_size": member.image_size,
@@ -342,6 +348,7 @@ def _assemble(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Artifa
             Member(
                 backbone["name"], backbone["weights"], row["view"], row["preprocessing"], row["image_size"],
                 Network(backbone["engine"], files[backbone["file"]]), head["kernel"], head["bias"],
+                tensors(files[row["tuned"]]) if "tuned" in row else {},
             )
         )  # fmt: skip
     if not members or not labels:

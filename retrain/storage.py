@@ -23,6 +23,7 @@ from retrain.errors import EnvironmentProblem, UsageError, from_os_error
 
 DEFAULT_TF_FILES = Path("tf_files")
 DEFAULT_MODEL = DEFAULT_TF_FILES / "model"
+RATE_PAGE = "learning_rate.html"  # in reports: what `retrain train --lr-find` draws
 # Lies in every folder that we create beside pictures, so that a later run can tell it from a class folder.
 SENTINEL = ".retrain"
 LOCK_SECONDS = 60.0  # how long to wait for another run; RETRAIN_LOCK_SECONDS in the environment says otherwise
@@ -55,6 +56,11 @@ class Layout:
     def reports(self) -> Path:
         """Run records and reports."""
         return self.root / "reports"
+
+    @property
+    def checkpoint(self) -> Path:
+        """How far fine-tuning is: there only while it runs, or after it was killed."""
+        return self.reports / "fine-tuning.safetensors"
 
 
 def own_folder(folder: Path, hint: str = "") -> Path:

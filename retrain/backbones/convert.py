@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from retrain.progress import SILENT, Progress
 from retrain.quiet import native_chatter_dropped
 from retrain.runner import Network, Runner
 from retrain.storage import find_cached, locked, user_cache, write_atomically
+
+if TYPE_CHECKING:
+    import keras
 
 _RECIPE = "network-2"  # raise it when the conversion changes: older files are then made anew
 _LARGEST_DIFFERENCE = 1e-4  # relative to the largest feature
@@ -86,10 +89,19 @@ def _cached(stem: str) -> Iterator[Network]:
 
 
 def _convert(backbone: Backbone, progress: Progress) -> Network:
-    pixels = _test_pictures(backbone.image_size)
     # On the CPU, where it will run: a GPU may compute convolutions with fewer digits than are compared.
     with start().device("/CPU:0"):
         model = backbone.build(backbone.weights(), backbone.image_size)
+    return converted(model, backbone, progress)
+
+
+def converted(model: "keras.Model", backbone: Backbone, progress: Progress = SILENT) -> Network:
+    """Turn a network into what runs without Keras. `model`: as `backbone.build` gives it, with whatever weights.
+
+    Raises EnvironmentProblem where it gives values that are not finite, or other features when it runs on its own.
+    """
+    pixels = _test_pictures(backbone.image_size)
+    with start().device("/CPU:0"):
         expected = _first(model.predict_on_batch(pixels))
     if not np.isfinite(expected).all():
         raise EnvironmentProblem(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 FALLBACK_SIZE = 224
 VALUES = (0.0, 1.0)  # of images, by the contract
+LAYER = "saved_model"  # the name of the one layer that a SavedModel becomes
 _SIGNATURES = ("default", "image_feature_vector", "serving_default", "serve")
 _LITE_SIZES = {"0": 224, "1": 240, "2": 260, "3": 280, "4": 300}
 _B_SIZES = {"0": 224, "1": 240, "2": 260, "3": 300, "4": 380, "5": 456, "6": 528, "7": 600}
@@ -44,10 +45,14 @@ def build(folder: Path, image_size: int) -> "keras.Model":
         """A loaded SavedModel; float32 whatever the policy, since its own types are fixed."""
 
         def __init__(self) -> None:
-            super().__init__(dtype="float32", name="saved_model")
+            super().__init__(dtype="float32", name=LAYER)
             self.loaded = loaded  # variables live as long as what they were loaded with
-            trainable = {id(variable) for variable in getattr(loaded, "trainable_variables", [])}
-            for number, variable in enumerate(getattr(loaded, "variables", [])):
+            variables = getattr(loaded, "variables", [])
+            # The TF1 Hub format has no list of those that learn, but each variable knows it of itself. Its signature, which
+            # is for use, lets gradients through.
+            listed = getattr(loaded, "trainable_variables", [one for one in variables if one.trainable])
+            trainable = {id(variable) for variable in listed}
+            for number, variable in enumerate(variables):
                 name = re.sub(r"[^0-9A-Za-z_]", "_", f"{number}_{variable.name}")
                 self._track_variable(
                     keras.Variable(

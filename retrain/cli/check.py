@@ -36,7 +36,7 @@ _LEFT_SHOWN = 10
     help="Do what a plan says: relabel moves a picture to another class folder, move sets it aside in TF_FILES/set_aside/.",
 )
 @click.option("--undo", is_flag=True, help="Take back the plan that was applied last.")
-@backbone_options
+@backbone_options()
 @click.option(
     "--crop-borders",
     is_flag=True,

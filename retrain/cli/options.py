@@ -1,6 +1,7 @@
 """Options that commands share, and options made from the fields of the settings classes."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -65,12 +66,14 @@ def settings_options(kind: type) -> Callable[[Function], Function]:
     def decorate(function: Function) -> Function:
         for field in reversed(dataclasses.fields(kind)):
             name = field.name.replace("_", "-")
-            switch = f"--{name}/--no-{name}" if field.default else f"--{name}"
+            is_flag = field.type in (bool, "bool")
+            switch = f"--{name}/--no-{name}" if is_flag and field.default else f"--{name}"
             function = click.option(
-                switch if field.type in (bool, "bool") else f"--{name}",
+                switch,
                 type=_type_of(field),
+                is_flag=is_flag,
                 default=field.default,
-                show_default=field.default is not None,
+                show_default=field.default is not None and not (is_flag and not field.default),
                 help=field.metadata["help"],
             )(function)
         return function
@@ -118,10 +121,42 @@ def complete_backbones(ctx: click.Context, parameter: click.Parameter, incomplet
     return found or complete_files(ctx, parameter, incomplete)
 
 
+class Sizes(click.ParamType):
+    """Sides in pixels, with commas between them."""
+
+    name = "pixels"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Return the sizes, or fail."""
+        sides = [side.strip() for side in str(value).split(",")]
+        if not all(side.isdecimal() and 32 <= int(side) <= 1024 for side in sides):
+            self.fail(f"'{value}' is no size from 32 to 1024, nor several with commas between them", param, ctx)
+        return tuple(map(int, sides))
+
+
+def on_devices(names: str | None) -> tuple[str, ...]:
+    """Return devices by name; where several are CPUs, the CPU is divided into so many."""
+    from retrain.devices import logical_cpus
+
+    devices = tuple(name.strip() for name in names.split(",")) if names else ()
+    cpus = [name for name in devices if re.fullmatch(r"(?i)cpu:[0-9]", name)]
+    if len(cpus) > 1:
+        logical_cpus(max(int(name[-1]) for name in cpus) + 1)
+    return devices
+
+
 image_size_option = click.option(
     "--image-size",
     type=click.IntRange(32, 1024),
     help="Side of the square, in pixels, that pictures are scaled to.  [default: what the network expects]",
+)
+
+image_sizes_option = click.option(
+    "--image-size",
+    type=Sizes(),
+    metavar="PIXELS[,PIXELS...]",
+    help="Side of the square, in pixels, that pictures are scaled to; of several, fine-tuning trains at one after the other."
+    "  [default: what the network expects]",
 )
 
 model_option = click.option(
@@ -174,16 +209,27 @@ tta_option = click.option(
 )
 
 
-def backbone_options(function: Function) -> Function:
-    """Add the options that choose the network that gives the features."""
-    function = click.option("--weights", type=File(), help="File of weights for a network of keras.applications.")(function)
-    function = image_size_option(function)
-    return click.option(
-        "--backbone",
-        metavar="NAME|HANDLE",
-        default="efficientnet-lite0",
-        show_default=True,
-        shell_complete=complete_backbones,
-        help="Pretrained network that gives the features: a name from `retrain backbones`, the address of a TF Hub feature"
-        " vector, a SavedModel folder or a .tar.gz of one.",
-    )(function)
+def backbone_options(several: bool = False) -> Callable[[Function], Function]:
+    """Add the options that choose the network that gives the features; with `several`, more than one may be named."""
+
+    def decorate(function: Function) -> Function:
+        function = click.option("--weights", type=File(), help="File of weights for a network of keras.applications.")(
+            function
+        )
+        function = (image_sizes_option if several else image_size_option)(function)
+        more = (
+            " Of several, with commas between them, the best is kept, or their average where that is better."
+            if several
+            else ""
+        )
+        return click.option(
+            "--backbone",
+            metavar="NAME|HANDLE",
+            default="efficientnet-lite0",
+            show_default=True,
+            shell_complete=complete_backbones,
+            help="Pretrained network that gives the features: a name from `retrain backbones`, the address of a TF Hub"
+            f" feature vector, a SavedModel folder or a .tar.gz of one.{more}",
+        )(function)
+
+    return decorate

@@ -3,6 +3,7 @@
 import gc
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,12 @@ from retrain.cli.options import (
     Folder,
     backbone_options,
     from_options,
+    on_devices,
     settings_options,
 )
 from retrain.errors import Exit
-from retrain.settings import AugmentSettings, HeadSettings, SplitSettings
-from retrain.storage import DEFAULT_MODEL
+from retrain.settings import AugmentSettings, FineTuneSettings, HeadSettings, SplitSettings
+from retrain.storage import DEFAULT_MODEL, RATE_PAGE, Layout
 
 if TYPE_CHECKING:
     from retrain.pipeline import Result
@@ -32,7 +34,7 @@ _SHOWN = 10
     type=Folder(),
     help="Folder to write the model to.  [default: TF_FILES/model]",
 )
-@backbone_options
+@backbone_options(several=True)
 @click.option(
     "--crop-borders",
     is_flag=True,
@@ -41,6 +43,16 @@ _SHOWN = 10
 @settings_options(SplitSettings)
 @settings_options(HeadSettings)
 @settings_options(AugmentSettings)
+@settings_options(FineTuneSettings)
+@click.option("--lr-find", is_flag=True, help="Only find out with which --tuning-rate to fine-tune, and draw the curve.")
+@click.option(
+    "--devices",
+    metavar="NAME,...",
+    help="Devices to fine-tune on, such as GPU:0,GPU:1; CPU:0,CPU:1 divides the CPU.  [default: all GPUs]",
+)
+@click.option(
+    "--summaries", type=Folder(), help="Folder for what TensorBoard draws of fine-tuning; needs retrain[tensorboard]."
+)
 @click.option(
     "--tta",
     is_flag=True,
@@ -50,10 +62,13 @@ def train(
     tf_files: Path,
     model: Path | None,
     backbone: str,
-    image_size: int | None,
+    image_size: tuple[int, ...] | None,
     weights: Path | None,
     crop_borders: bool,
     tta: bool,
+    lr_find: bool,
+    devices: str | None,
+    summaries: Path | None,
     **options: Any,
 ) -> int:
     """Train a classifier on the pictures in TF_FILES/data/<class>/...
@@ -74,13 +89,21 @@ def train(
     gc.set_threshold(100_000)
     # Keras imports scikit-learn, where it is installed, for wrappers that this process does not use: most of a second.
     sys.modules.setdefault("sklearn", None)  # type: ignore[arg-type]
+    from retrain.pipeline import find_rate
     from retrain.pipeline import train as run
 
     split, head = from_options(SplitSettings, options), from_options(HeadSettings, options)
-    result = run(
-        tf_files, split, head, backbone, augment=from_options(AugmentSettings, options), tta=tta,
-        image_size=image_size, weights=weights, crop_borders=crop_borders, model=model, progress=Console(),
-    )  # fmt: skip
+    augment, tuning = from_options(AugmentSettings, options), from_options(FineTuneSettings, options)
+    shared: dict[str, Any] = {
+        "augment": augment, "image_size": image_size, "weights": weights, "crop_borders": crop_borders,
+        "devices": on_devices(devices), "progress": Console(),
+    }  # fmt: skip
+    if lr_find:
+        curve = find_rate(tf_files, split, head, backbone, tuning=replace(tuning, fine_tune=True), **shared)
+        click.echo(f"learning rate: --tuning-rate {curve.proposed:.2g} is proposed: {curve.rule}")
+        click.echo(printable(f"curve:         {Layout(tf_files).reports / RATE_PAGE}"))
+        return Exit.OK
+    result = run(tf_files, split, head, backbone, tuning=tuning, tta=tta, model=model, summaries=summaries, **shared)
     for line in summary(result):
         click.echo(printable(line))
     return Exit.SKIPPED if result.skipped else Exit.OK

@@ -80,6 +80,12 @@ class Judged:
             },
         }
 
+    def facts(self) -> dict[str, Any]:
+        """Return the figures, and how they came about, as JSON values."""
+        first = self.fitted
+        history = None if first.history is None else asdict(first.history)
+        return {**self.metrics(), "temperature": self.temperature, "sweep": asdict(first.sweep), "history": history}
+
 
 def _set_apart(settings: SplitSettings) -> tuple[str, str] | None:
     """Return what was given to test on, in words, and the option for it; None: pictures are drawn."""
@@ -192,7 +198,7 @@ def judge(
     rows = parts.rows("test")
     apart = _set_apart(record.split_settings)
     scores = final.scores(seen, rows), final.scores(seen, rows, calibrated=False)
-    return _judged(examples, parts, learn, final, rows, scores, record, apart[0] if apart else "test part", precision)
+    return _judged(examples, parts, learn, final, rows, scores, apart[0] if apart else "test part", precision)
 
 
 def judge_folds(
@@ -217,7 +223,7 @@ def judge_folds(
                 before[rows] = of_fold.scores(seen, rows, calibrated=False)
             advance()
     everything, how = np.arange(len(folds)), f"cross-validation, {parts.folds} folds"
-    return _judged(examples, parts, everything, final, everything, (scores, before), record, how, precision)
+    return _judged(examples, parts, everything, final, everything, (scores, before), how, precision)
 
 
 def _judged(
@@ -227,18 +233,12 @@ def _judged(
     final: Learnt,
     rows: np.ndarray,
     scores: tuple[np.ndarray, np.ndarray],
-    record: Record,
     judged_on: str,
     precision: str,
 ) -> Judged:
     after, before = scores
     figures = measure(after, examples.classes[rows], examples.labels, [examples.sources[row] for row in rows], before)
-    judged = Judged(final, learn, rows, after, before, parts, figures, judged_on, precision)
-    first = final.fitted[0]
-    history = None if first.history is None else asdict(first.history)
-    facts = {"temperature": judged.temperature, "sweep": asdict(first.sweep), "history": history}
-    record.judged({**judged.metrics(), **facts})
-    return judged
+    return Judged(final, learn, rows, after, before, parts, figures, judged_on, precision)
 
 
 def _learn(examples: Examples, parts: Split, rows: np.ndarray, settings: HeadSettings, seen: Sequence[Seen]) -> Learnt:

@@ -16,7 +16,6 @@ from retrain.evaluation import fit_temperature
 from retrain.evaluation.paired import Paired, paired
 from retrain.head import Fitted
 from retrain.pipeline.seen import Seen, ways
-from retrain.progress import Progress
 from retrain.scores import softmax
 from retrain.settings import HeadSettings
 from retrain.views import PLAIN, SEVERAL
@@ -72,6 +71,14 @@ class Learnt:
         logits = [fitted.head.logits(seen[number].looks(rows, way)) for number, fitted in self.kept()]
         return softmax(np.concatenate(logits, axis=1), temperature).mean(axis=1)
 
+    def held_out_scores(self, seen: Sequence[Seen], rows: np.ndarray) -> np.ndarray:
+        """Return the scores of the rows that were learnt from by heads that did not: float64 (m, classes), else NaN."""
+        said = []
+        for number, fitted in self.kept():
+            looks = seen[number].looks(rows, self.way)
+            said += [fitted.said(looks[:, view]) for view in range(looks.shape[1])]
+        return softmax(np.stack(said, axis=1), self.temperature[self.way]).mean(axis=1)
+
     def kept(self) -> list[tuple[int, Fitted]]:
         """Return the number and the head of each member."""
         return list(zip(self.members, self.fitted, strict=True))
@@ -110,14 +117,6 @@ def choose(
         temperature[SEVERAL] = judge.temperature(members, SEVERAL)
         way, compared = _choose_way(judge, members)
     return Learnt(members, tuple(fitted[number] for number in members), temperature, way, backbones, compared)
-
-
-def tell_of_choices(final: Learnt, progress: Progress) -> None:
-    """Say what was compared, and what came of it."""
-    for compared in (*final.backbones, *final.views):
-        progress.note(f"{'kept' if compared.kept else 'tried'}: {compared}")
-    if final.views and final.way == PLAIN:
-        progress.note("test-time augmentation is off: it was not better by more than noise on pictures not learnt from")
 
 
 def _choose_members(judge: "_Judge", seen: Sequence[Seen]) -> tuple[tuple[int, ...], tuple[Compared, ...]]:

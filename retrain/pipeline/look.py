@@ -9,7 +9,7 @@ from retrain import distortions, views
 from retrain.bottlenecks import Bottlenecks, stacked
 from retrain.dataset import Listing, Split
 from retrain.distortions import Distortion
-from retrain.errors import BadImage
+from retrain.errors import BadImage, EnvironmentProblem
 from retrain.pipeline.examples import Examples
 from retrain.pipeline.features import Extractor
 from retrain.pipeline.record import Record
@@ -57,53 +57,63 @@ def look(
     """Return what each backbone sees of the examples; distorted views are computed of those that are learnt from."""
     place = {listing.examples[row].path: at for at, row in enumerate(found[0].rows.tolist())}
     rows = [place[path] for path in examples.paths]
-    to_learn = distortions.named(augment.augment, augment)
+    to_learn, to_test = distortions.named(augment.augment, augment), views.TTA if tta else ()
     seen = []
     for extractor, of_backbone in zip(extractors, found, strict=True):
         features = examples.features if of_backbone is found[0] else of_backbone.features[rows]
+        looker = Looker(extractor, examples, layout, run, progress, record)
         timed = extractor.milliseconds() if tta or len(extractors) > 1 else 0.0
-        one = Seen(extractor.backbone.name, features, milliseconds=timed)
-        if to_learn or tta:
-            looker = _Looker(extractor, examples, features, layout, run, progress, record)
-            one = looker.with_views(one, parts, to_learn, views.TTA if tta else ())
-        seen.append(one)
+        seen.append(replace(looker.look(parts, to_learn, to_test, features), milliseconds=timed))
     return seen
 
 
-class _Looker:
-    """Computes further views under one backbone."""
+class Looker:
+    """Looks at pictures through one backbone."""
 
     def __init__(
-        self, extractor: Extractor, examples: Examples, features: np.ndarray, layout: Layout, run: Run, progress: Progress,
-        record: Record,
-    ) -> None:  # fmt: skip
-        self._extractor, self._examples, self._features = extractor, examples, features
+        self, extractor: Extractor, examples: Examples, layout: Layout, run: Run, progress: Progress, record: Record
+    ) -> None:
+        self._extractor, self._examples = extractor, examples
         self._layout, self._run, self._progress, self._record = layout, run, progress, record
 
-    def with_views(self, seen: Seen, parts: Split, to_learn: Sequence[Distortion], to_test: Sequence[Distortion]) -> Seen:
-        """Add the views to learn from, of the pictures that are, and the views to test with, of all."""
+    def look(
+        self, parts: Split, to_learn: Sequence[Distortion], to_test: Sequence[Distortion], features: np.ndarray | None = None
+    ) -> Seen:
+        """Return the features of all pictures, views to learn from of those that are, and views to test with of all.
+
+        `features`: float32 (n, feature_size), where they are there already.
+        """
+        name = self._extractor.backbone.name
+        if features is None:
+            features = self._plain()
         learnt = np.array([part not in ("test", "left-out") for part in parts.parts])
-        augmented = self._empty(to_learn)
-        several = self._empty(to_test)
+        augmented, several = _empty(features, len(to_learn)), _empty(features, len(to_test))
         for rows, wanted in ((np.flatnonzero(learnt), (*to_learn, *to_test)), (np.flatnonzero(~learnt), tuple(to_test))):
             if not len(rows) or not wanted:
                 continue
-            of_views = self._extract(rows, wanted)
+            of_views = self._views(rows, wanted, features)
             if augmented is not None and len(wanted) > len(to_test):
                 augmented[rows] = of_views[:, : 1 + len(to_learn)]
             if several is not None:
                 several[rows, 0] = of_views[:, 0]
                 several[rows, 1:] = of_views[:, len(wanted) - len(to_test) + 1 :]
-        return replace(seen, augmented=augmented, views=several)
+        return Seen(name, features, augmented, several)
 
-    def _empty(self, distorted: Sequence[Distortion]) -> np.ndarray | None:
-        count, size = self._features.shape
-        return np.zeros((count, 1 + len(distorted), size), np.float32) if distorted else None
+    def _plain(self) -> np.ndarray:
+        """Return the features of all examples; raises EnvironmentProblem where a file has changed since it was listed."""
+        found = self._extractor.extract(self._examples.paths, self._layout, self._run, self._progress)
+        if found.hashes != self._examples.hashes:
+            raise EnvironmentProblem("pictures have changed since the run began; run it again, and leave them as they are")
+        return found.features
 
-    def _extract(self, rows: np.ndarray, wanted: Sequence[Distortion]) -> np.ndarray:
+    def _views(self, rows: np.ndarray, wanted: Sequence[Distortion], features: np.ndarray) -> np.ndarray:
         """Return the features of pictures and of views of them, float32 (m, 1 + views, feature_size)."""
         paths = [self._examples.paths[row] for row in rows]
         found = self._extractor.extract_views(paths, wanted, self._layout, self._run, self._progress)
         computed = sum(of_view.computed for of_view in found)
         self._record.viewed(computed, len(rows) * len(wanted) - computed)
-        return stacked(self._features[rows], [self._examples.hashes[row] for row in rows], found)
+        return stacked(features[rows], [self._examples.hashes[row] for row in rows], found)
+
+
+def _empty(features: np.ndarray, count: int) -> np.ndarray | None:
+    return np.zeros((len(features), 1 + count, features.shape[1]), np.float32) if count else None

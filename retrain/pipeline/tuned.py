@@ -1,0 +1,210 @@
+"""Fine-tune the backbone on the pictures, after its head, and judge what came of it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrain import backbones, finetune, head, pixels, views
+from retrain.dataset import Split
+from retrain.errors import UsageError
+from retrain.evaluation.paired import Paired, paired
+from retrain.finetune import RateCurve, Tuned
+from retrain.finetune.page import render
+from retrain.head import Fitted, Head
+from retrain.pipeline.examples import Examples
+from retrain.pipeline.features import Extractor
+from retrain.pipeline.judged import Judged, judge, rows_to_learn, unit_numbers
+from retrain.pipeline.learnt import Compared, Learnt, choose
+from retrain.pipeline.look import Looker
+from retrain.pipeline.record import Record
+from retrain.pipeline.seen import Seen
+from retrain.progress import Progress
+from retrain.runner import Run
+from retrain.settings import AugmentSettings, FineTuneSettings, HeadSettings, as_plain
+from retrain.storage import RATE_PAGE, Layout, write_atomically
+
+NAME = "fine-tuned"
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What fine-tuning is asked for, with the settings that it shares with others.
+
+    `image_sizes`: to train at, one after the other, before the backbone's own; `devices`: to train on, see
+    `devices.strategy`; `summaries`: folder for TensorBoard.
+    """
+
+    settings: FineTuneSettings = FineTuneSettings()
+    augment: AugmentSettings = AugmentSettings()
+    head: HeadSettings = HeadSettings()
+    image_sizes: tuple[int, ...] = ()
+    devices: tuple[str, ...] = ()
+    summaries: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of fine-tuning: the backbone that is kept, what it sees, how good the model is, and the weights by name.
+
+    `compared`: the backbone before and after, on the validation part. `tuned` is empty where the former is kept.
+    """
+
+    extractor: Extractor
+    seen: Seen
+    judged: Judged
+    compared: tuple[Compared, ...]
+    tuned: dict[str, np.ndarray]
+    facts: dict[str, Any]
+
+
+class FineTuner:
+    """Trains the layers of one backbone on the training part, and chooses by the validation part."""
+
+    def __init__(
+        self, extractor: Extractor, examples: Examples, parts: Split, seen: Seen, frozen: Judged, tuning: Tuning,
+        layout: Layout, run: Run, progress: Progress,
+    ) -> None:  # fmt: skip
+        """`frozen`: what was learnt from the same parts by the backbone as it is. Raises UsageError for folds."""
+        if parts.folds:
+            raise UsageError(
+                "--fine-tune needs a validation and a test part, but this is judged by cross-validation;"
+                " add pictures to the smallest classes, or leave out --fine-tune and --folds"
+            )
+        self._extractor, self._examples, self._parts, self._seen, self._frozen = extractor, examples, parts, seen, frozen
+        self._tuning, self._layout, self._run, self._progress = tuning, layout, run, progress
+        self._sizes = (*tuning.image_sizes, extractor.backbone.image_size)
+        self._learn = rows_to_learn(parts)
+
+    def fine_tune(self, tta: bool, record: Record) -> Outcome:
+        """Return the tuned backbone, or the one that was there before where that says more of the validation part."""
+        tuned = self._tuned()
+        extractor = self._converted(tuned)
+        looker = Looker(extractor, self._examples, self._layout, self._run, self._progress, record)
+        seen = looker.look(self._parts, (), views.TTA if tta else ())
+        final = self._chosen(tuned, seen)
+        before, after = self._losses(self._frozen.final, self._seen), self._losses(final, seen)
+        gain = paired(before - after, unit_numbers(self._parts)[self._parts.rows("validation")])
+        better = gain.mean > 0
+        compared = (
+            self._compared(self._extractor, self._frozen.final, self._seen, before, None, not better),
+            self._compared(extractor, final, seen, after, gain, better),
+        )
+        facts = {
+            "best_epoch": tuned.best_epoch, "stopped": tuned.stopped, "epochs": [asdict(epoch) for epoch in tuned.history],
+            "before": self._frozen.metrics() if better else None, "compared": [one.as_json() for one in compared],
+        }  # fmt: skip
+        if not better:
+            return Outcome(self._extractor, self._seen, self._frozen, compared, {}, facts)
+        judged = judge(self._examples, self._parts, self._learn, final, [seen], record, self._frozen.precision)
+        return Outcome(extractor, seen, judged, compared, tuned.tensors, facts)
+
+    def find_rate(self) -> RateCurve:
+        """Return how the loss runs as the learning rate grows, and write a page that draws it."""
+        with self._pixels("train") as squares:
+            rows = _readable(squares, np.arange(len(squares.squares)))
+            curve = finetune.find_rate(
+                self._extractor.backbone, self._first_head(), squares, self._classes("train"), rows, self._tuning.settings,
+                self._tuning.augment, image_size=self._sizes[0], **self._common(),
+            )  # fmt: skip
+        write_atomically(self._layout.reports / RATE_PAGE, render(curve, self._extractor.backbone.name).encode())
+        return curve
+
+    def _tuned(self) -> Tuned:
+        train, validation = self._parts.rows("train"), self._parts.rows("validation")
+        with self._pixels("train", "validation") as squares:
+            rows = np.arange(len(train) + len(validation))
+            return finetune.fine_tune(
+                self._extractor.backbone, self._first_head(), squares,
+                np.concatenate([self._classes("train"), self._classes("validation")]),
+                _readable(squares, rows[: len(train)]), _readable(squares, rows[len(train) :]),
+                self._tuning.settings, self._tuning.augment, image_sizes=self._sizes,
+                checkpoint=self._layout.checkpoint, key=self._key(), summaries=self._tuning.summaries, **self._common(),
+            )  # fmt: skip
+
+    def _common(self) -> dict[str, Any]:
+        of_head = self._tuning.head
+        return {
+            "seed": of_head.seed, "precision": of_head.precision, "class_weight": of_head.class_weight,
+            "devices": self._tuning.devices, "progress": self._progress,
+        }  # fmt: skip
+
+    def _first_head(self) -> Head:
+        """Return a head that has not learnt from the validation part, to begin with."""
+        train, l2 = self._parts.rows("train"), self._frozen.fitted.sweep.l2
+        classes, count = self._examples.classes[train], len(self._examples.labels)
+        return head.fit(self._seen.to_learn(train), classes, count, l2, self._tuning.head)
+
+    def _classes(self, part: str) -> np.ndarray:
+        return self._examples.classes[self._parts.rows(part)]
+
+    def _pixels(self, *parts: str) -> pixels.Pixels:
+        """Return the pictures of some parts, one part after the other."""
+        rows = np.concatenate([self._parts.rows(part) for part in parts])
+        squares = pixels.read(
+            [self._examples.paths[row] for row in rows], pixels.side_for(self._sizes), self._layout.reports,
+            hashes=[self._examples.hashes[row] for row in rows], view=self._extractor.view, run=self._run,
+            progress=self._progress,
+        )  # fmt: skip
+        for number, problem in sorted(squares.problems.items()):
+            self._progress.note(f"not fine-tuned on {self._examples.paths[rows[number]]}: {problem}")
+        return squares
+
+    def _key(self) -> str:
+        """Return what decides the outcome: a run that was killed goes on only if it is the same."""
+        rows = [f"{sha256} {part}" for sha256, part in zip(self._examples.hashes, self._parts.parts, strict=True)]
+        facts = [
+            *(as_plain(settings) for settings in (self._tuning.settings, self._tuning.augment, self._tuning.head)),
+            self._sizes, self._extractor.weights, self._extractor.preprocessing, self._tuning.devices,
+            sorted(zip(rows, self._examples.classes.tolist(), strict=True)), self._frozen.fitted.sweep.l2,
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(facts).encode("utf-8", "surrogateescape")).hexdigest()
+
+    def _converted(self, tuned: Tuned) -> Extractor:
+        backbone = replace(self._extractor.backbone, name=f"{self._extractor.backbone.name}+{NAME}")
+        self._progress.note("converting the tuned backbone for fast inference")
+        network = backbones.converted(tuned.model, backbone, self._progress)
+        return replace(self._extractor, backbone=backbone, weights=_digest(tuned.tensors), network=network)
+
+    def _chosen(self, tuned: Tuned, seen: Seen) -> Learnt:
+        """Return the tuned model, with temperatures and a way to look at pictures chosen by the validation part."""
+        validation = np.array([self._parts.parts[row] == "validation" for row in self._learn])
+        fitted = Fitted(tuned.head, self._frozen.fitted.sweep, ((validation, tuned.head),), self._frozen.fitted.history)
+        units = unit_numbers(self._parts)[self._learn]
+        return choose([seen], [fitted], self._learn, self._examples.classes[self._learn], units)
+
+    def _said(self, final: Learnt, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
+        """Return what heads that did not learn from the validation part say of it, float64 (m, classes), and its classes."""
+        rows = self._parts.rows("validation")
+        scores = final.held_out_scores([seen], self._learn)[np.searchsorted(self._learn, rows)]
+        return scores, self._examples.classes[rows]
+
+    def _losses(self, final: Learnt, seen: Seen) -> np.ndarray:
+        """Return the cross-entropy of each validation picture, float64 (m,)."""
+        scores, classes = self._said(final, seen)
+        losses: np.ndarray = -np.log(np.maximum(scores[np.arange(len(classes)), classes], np.finfo(np.float64).tiny))
+        return losses
+
+    def _compared(
+        self, extractor: Extractor, final: Learnt, seen: Seen, losses: np.ndarray, gain: Paired | None, kept: bool
+    ) -> Compared:
+        scores, classes = self._said(final, seen)
+        right = float((scores.argmax(axis=1) == classes).mean())
+        return Compared(extractor.backbone.name, float(losses.mean()), right, seen.milliseconds, gain, kept)
+
+
+def _readable(squares: pixels.Pixels, rows: np.ndarray) -> np.ndarray:
+    return np.array([row for row in rows.tolist() if row not in squares.problems], np.int64)
+
+
+def _digest(tensors: Mapping[str, np.ndarray]) -> str:
+    """Return the sha256 of weights by name, in hex."""
+    whole = hashlib.sha256()
+    for name in sorted(tensors):
+        whole.update(f"{name} {tensors[name].shape}\n".encode())
+        whole.update(np.ascontiguousarray(tensors[name], "<f4").tobytes())
+    return whole.hexdigest()
