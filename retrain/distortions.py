@@ -5,9 +5,11 @@ its colours. Cached views apply it to one picture here; fine-tuning applies arra
 Beyond its edge a picture goes on as it is there.
 """
 
+import hashlib
 import math
 import re
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance
@@ -16,6 +18,8 @@ from retrain.errors import UsageError
 from retrain.settings import AugmentSettings
 
 DECIMALS = 3  # of the numbers in a name
+_STRENGTHS = ("flip", "crop", "scale", "brightness", "colour", "rotation")
+_SEEN_SIDE = 16  # pixels of the picture that decide what is drawn for it
 _MOST = 2.0  # times the side that a picture is scaled to before the window is taken
 
 
@@ -70,15 +74,24 @@ class Distortion:
 NAMES = tuple(item.name for item in fields(Distortion))
 
 
-def parse(name: str) -> Distortion:
+def parse(name: str) -> "Distortion | Drawn":
     """Return the distortion of a name; raises UsageError for what is none."""
     found = dict(re.findall(r"([a-z]+)=(-?[0-9.]+(?:e-?[0-9]+)?)", name))
+    number = re.match(r"~([0-9]{1,3})\(", name)
+    distortion: Distortion | Drawn | None = None
     try:
-        distortion = Distortion(**{key: float(value) for key, value in found.items()})
-    except (TypeError, ValueError):
+        if number is None:
+            distortion = Distortion(**{key: float(value) for key, value in found.items()})
+        else:
+            strengths: dict[str, Any] = {key: int(value) for key, value in found.items()}
+            strengths["flip"] = strengths.get("flip") == 1
+            distortion = Drawn(int(number[1]), AugmentSettings(**strengths))
+    except (TypeError, ValueError, UsageError):
         distortion = None
-    if distortion is None or distortion.name != name or min(distortion.width, distortion.height) <= 0:
+    whole = distortion is not None and distortion.name == name
+    if not whole or (isinstance(distortion, Distortion) and min(distortion.width, distortion.height) <= 0):
         raise UsageError(f"'{name}' is no distortion that this version knows")
+    assert distortion is not None
     return distortion
 
 
@@ -97,10 +110,33 @@ def draw(count: int, settings: AugmentSettings, rng: np.random.Generator) -> np.
     return np.stack([flip, width, height, x, y, turn, brightness, colour], axis=1)
 
 
-def named(count: int, settings: AugmentSettings) -> list[Distortion]:
-    """Return so many distortions, always the same for the same settings; the first ones of a larger number, too."""
-    drawn = [draw(1, settings, np.random.default_rng((number, 8)))[0] for number in range(count)]
-    return [Distortion(*(round(float(value), DECIMALS) for value in row)) for row in drawn]
+@dataclass(frozen=True)
+class Drawn:
+    """A distortion that is drawn for each picture: number `number` of those that `settings` allow.
+
+    What is drawn follows from the picture, so it is the same whenever the picture is seen, but another for each. (One
+    distortion for all pictures teaches less: see docs/design.md.)
+    """
+
+    number: int
+    settings: AugmentSettings
+
+    @property
+    def name(self) -> str:
+        """The number and the strengths, as `~3(flip=1,crop=15,...)`: `parse` gives it back."""
+        strengths = ",".join(f"{name}={int(getattr(self.settings, name))}" for name in _STRENGTHS)
+        return f"~{self.number}({strengths})"
+
+    def apply(self, image: Image.Image, size: int) -> Image.Image:
+        """Return the picture as a square with sides of `size` pixels, distorted."""
+        small = image.resize((_SEEN_SIDE, _SEEN_SIDE), Image.Resampling.BOX, reducing_gap=1.0).tobytes()
+        seed = [self.number, *hashlib.sha256(small).digest()]
+        return Distortion(*draw(1, self.settings, np.random.default_rng(seed))[0].tolist()).apply(image, size)
+
+
+def drawn(count: int, settings: AugmentSettings) -> list[Drawn]:
+    """Return so many distortions to be drawn for each picture, none of which depends on how many there are."""
+    return [Drawn(number, settings) for number in range(1, count + 1)]
 
 
 def matrices(drawn: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ Training, augmentation and test-time augmentation draw on the same table, so a v
 the same view when labelling. A view is a pure function of the picture and the side length.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -63,7 +64,7 @@ VIEWS = {
 _BEFORE = {DEFAULT_VIEW: _plain, CROP_BORDERS: _without_borders}  # what is done to a picture before it is distorted
 
 
-def distorted(name: str, distortion: distortions.Distortion) -> str:
+def distorted(name: str, distortion: distortions.Distortion | distortions.Drawn) -> str:
     """Return the name of a view of the table, distorted."""
     return name + distortion.name
 
@@ -71,11 +72,11 @@ def distorted(name: str, distortion: distortions.Distortion) -> str:
 def get(name: str) -> View:
     """Return the view of that name; raises UsageError, with the nearest name, for an unknown one.
 
-    `squash(...)` and `crop-borders(...)` are distorted: in parentheses are the numbers of `distortions.Distortion`.
+    `squash(...)` and `crop-borders~3(...)` are distorted, by what comes after the name: see `distortions.parse`.
     """
-    plain, bracket, rest = name.partition("(")
-    if bracket and plain in _BEFORE:
-        distortion, before = distortions.parse(bracket + rest), _BEFORE[plain]
+    plain = re.split(r"[~(]", name, maxsplit=1)[0]
+    if plain != name and plain in _BEFORE:
+        distortion, before = distortions.parse(name.removeprefix(plain)), _BEFORE[plain]
         return View(name, f"{plain}, distorted", lambda image, size: distortion.apply(before(image), size))
     if name not in VIEWS:
         raise UsageError(f"unknown view '{name}'{did_you_mean(name, VIEWS)}")

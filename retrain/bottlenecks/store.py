@@ -232,6 +232,13 @@ class Store:
                 for table in ("feature", "bad"):
                     self._connection.execute(f"DELETE FROM {table} WHERE space = ? AND sha256 = ?", (self._id, sha256))
 
+    def forget_others(self) -> None:
+        """Delete the features under other weights of the same backbone: those of what was fine-tuned before."""
+        with self._transaction():
+            others = "SELECT id FROM space WHERE backbone = ? AND weights != ?"
+            for table in ("feature", "bad"):
+                self._connection.execute(f"DELETE FROM {table} WHERE space IN ({others})", self._space[:2])
+
     def _lookup(self, select: str, keys: list[bytes]) -> Iterator[tuple]:
         """Run a query that ends in IN for many keys, some hundred at a time: no read lock is held for long."""
         for at in range(0, len(keys), _ASK_AT_ONCE):

@@ -44,6 +44,13 @@ _SHOWN = 10
 @settings_options(HeadSettings)
 @settings_options(AugmentSettings)
 @settings_options(FineTuneSettings)
+@click.option(
+    "--search",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Spend so many seconds on a better model: views, class weights, backbones, fine-tuning, the cheapest first.",
+)
 @click.option("--lr-find", is_flag=True, help="Only find out with which --tuning-rate to fine-tune, and draw the curve.")
 @click.option(
     "--devices",
@@ -66,6 +73,7 @@ def train(
     weights: Path | None,
     crop_borders: bool,
     tta: bool,
+    search: float,
     lr_find: bool,
     devices: str | None,
     summaries: Path | None,
@@ -103,7 +111,9 @@ def train(
         click.echo(f"learning rate: --tuning-rate {curve.proposed:.2g} is proposed: {curve.rule}")
         click.echo(printable(f"curve:         {Layout(tf_files).reports / RATE_PAGE}"))
         return Exit.OK
-    result = run(tf_files, split, head, backbone, tuning=tuning, tta=tta, model=model, summaries=summaries, **shared)
+    result = run(
+        tf_files, split, head, backbone, tuning=tuning, tta=tta, search=search, model=model, summaries=summaries, **shared
+    )
     for line in summary(result):
         click.echo(printable(line))
     return Exit.SKIPPED if result.skipped else Exit.OK

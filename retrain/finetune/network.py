@@ -111,7 +111,7 @@ def _named(backbone: "keras.Model") -> Iterator[tuple[str, Any]]:
     """Layers that were given no name have one with a number that counts up as long as the process lives: it is left out."""
     number = 0
     for layer in depth.leaves(backbone):
-        kind = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(layer).__name__).lower()
+        kind = re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", type(layer).__name__)).lower()
         called = kind if re.fullmatch(rf"{kind}(_\d+)?", layer.name) else layer.name
         for variable in layer.weights:
             yield f"{number:04}/{called}/{variable.name}", variable

@@ -78,7 +78,7 @@ def make(
 
     def adam(factor: float, variables: Sequence[Any]) -> Any:
         made = keras.optimizers.AdamW(
-            rate_of(settings.tuning_rate * factor), weight_decay=settings.weight_decay or None, name="adamw"
+            rate_of(settings.tuning_rate * factor), weight_decay=float(settings.weight_decay), name="adamw"
         )
         if settings.weight_decay:
             made.exclude_from_weight_decay(var_list=[one for one in variables if len(one.shape) < 2])

@@ -11,7 +11,7 @@ import numpy as np
 
 from retrain import backbones, bottlenecks, views
 from retrain.backbones import Backbone
-from retrain.distortions import Distortion
+from retrain.distortions import Distortion, Drawn
 from retrain.errors import UsageError
 from retrain.progress import Progress
 from retrain.runner import Network, Run, open_network
@@ -43,7 +43,7 @@ class Extractor:
             )
 
     def extract_views(
-        self, paths: Sequence[str], found: Sequence[Distortion], layout: Layout, run: Run, progress: Progress
+        self, paths: Sequence[str], found: Sequence[Distortion | Drawn], layout: Layout, run: Run, progress: Progress
     ) -> list[bottlenecks.Bottlenecks]:
         """Return the features of distorted views of these files, which are decoded once for all of them."""
         names = [views.distorted(self.view, distortion) for distortion in found]
@@ -53,6 +53,11 @@ class Extractor:
             return bottlenecks.extract_views(
                 paths, stores, self.network, names, size, self._feature_size(), name="views", run=run, progress=progress
             )
+
+    def forget_others(self, layout: Layout, progress: Progress) -> None:
+        """Let the cache of a working folder forget what this backbone gave with other weights."""
+        with bottlenecks.Store(layout.bottlenecks, self._space(self.view), progress) as store:
+            store.forget_others()
 
     def milliseconds(self) -> float:
         """Return how long the network takes for one picture on one core, about: decoding is not in it."""

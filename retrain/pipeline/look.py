@@ -8,7 +8,7 @@ import numpy as np
 from retrain import distortions, views
 from retrain.bottlenecks import Bottlenecks, stacked
 from retrain.dataset import Listing, Split
-from retrain.distortions import Distortion
+from retrain.distortions import Distortion, Drawn
 from retrain.errors import BadImage, EnvironmentProblem
 from retrain.pipeline.examples import Examples
 from retrain.pipeline.features import Extractor
@@ -57,7 +57,7 @@ def look(
     """Return what each backbone sees of the examples; distorted views are computed of those that are learnt from."""
     place = {listing.examples[row].path: at for at, row in enumerate(found[0].rows.tolist())}
     rows = [place[path] for path in examples.paths]
-    to_learn, to_test = distortions.named(augment.augment, augment), views.TTA if tta else ()
+    to_learn, to_test = distortions.drawn(augment.augment, augment), views.TTA if tta else ()
     seen = []
     for extractor, of_backbone in zip(extractors, found, strict=True):
         features = examples.features if of_backbone is found[0] else of_backbone.features[rows]
@@ -77,7 +77,11 @@ class Looker:
         self._layout, self._run, self._progress, self._record = layout, run, progress, record
 
     def look(
-        self, parts: Split, to_learn: Sequence[Distortion], to_test: Sequence[Distortion], features: np.ndarray | None = None
+        self,
+        parts: Split,
+        to_learn: Sequence[Distortion | Drawn],
+        to_test: Sequence[Distortion | Drawn],
+        features: np.ndarray | None = None,
     ) -> Seen:
         """Return the features of all pictures, views to learn from of those that are, and views to test with of all.
 
@@ -106,7 +110,7 @@ class Looker:
             raise EnvironmentProblem("pictures have changed since the run began; run it again, and leave them as they are")
         return found.features
 
-    def _views(self, rows: np.ndarray, wanted: Sequence[Distortion], features: np.ndarray) -> np.ndarray:
+    def _views(self, rows: np.ndarray, wanted: Sequence[Distortion | Drawn], features: np.ndarray) -> np.ndarray:
         """Return the features of pictures and of views of them, float32 (m, 1 + views, feature_size)."""
         paths = [self._examples.paths[row] for row in rows]
         found = self._extractor.extract_views(paths, wanted, self._layout, self._run, self._progress)

@@ -22,6 +22,7 @@ from retrain.pipeline.learnt import Learnt
 from retrain.pipeline.look import extract_all, look
 from retrain.pipeline.record import Record
 from retrain.pipeline.reference import reference_of
+from retrain.pipeline.search import Search
 from retrain.pipeline.seen import Seen
 from retrain.pipeline.tuned import FineTuner, Outcome, Tuning
 from retrain.progress import SILENT, Progress
@@ -59,6 +60,7 @@ def train(
     augment: AugmentSettings = AugmentSettings(),
     tuning: FineTuneSettings = FineTuneSettings(),
     tta: bool = False,
+    search: float = 0.0,
     image_size: int | Sequence[int] | None = None,
     weights: str | os.PathLike[str] | None = None,
     crop_borders: bool = False,
@@ -73,7 +75,8 @@ def train(
     `backbone`: the name of a row of `retrain backbones`, the address of a TF Hub module, the path of a SavedModel folder or
     a .tar.gz of one, or a row of your own; of several the best is kept, or their average where it is better by more than
     noise. `augment`: views to learn from; `tuning`: whether and how the backbone is trained, too; `tta`: find out whether it
-    helps to look at several views of a picture that is labelled. `image_size`: in pixels, in place of the usual one; of
+    helps to look at several views of a picture that is labelled; `search`: seconds to spend on finding what of all this,
+    and of what else there is, makes a better model. `image_size`: in pixels, in place of the usual one; of
     several, fine-tuning trains at one after the other. `weights`: the file for a network of keras.applications.
     `crop_borders` cuts borders of one colour off each picture, here and wherever the model labels one. `devices`: to
     fine-tune on, such as GPU:0, by default all GPUs; `summaries`: folder for TensorBoard. `run` spreads the work of
@@ -85,22 +88,29 @@ def train(
     Raises UsageError, NothingUsable and EnvironmentProblem, each with one line that says what to do next.
     """
     line = _Line(
-        Layout(Path(tf_files)), split, head, named(backbone), augment, tuning, tta, image_size, weights, crop_borders,
-        model, devices, summaries, run, progress,
+        Layout(Path(tf_files)), split, head, named(backbone), augment, tuning, tta, search, image_size, weights,
+        crop_borders, model, devices, summaries, run, progress,
     )  # fmt: skip
     with line.record as record:
         line.prepare()
         with record.stage("head"):
             judged = line.frozen()
-        extractors, seen, outcome = line.extractors, line.seen, None
-        if tuning.fine_tune:
+        extractors: Sequence[Extractor] = line.extractors
+        seen: Sequence[Seen] = line.seen
+        outcome, found = None, None
+        if search:
+            with record.stage("search"):
+                found = line.searcher(judged).spend(search)
+            extractors, seen, judged, outcome = found.extractors, found.seen, found.judged, found.outcome
+        elif tuning.fine_tune:
             with record.stage("fine-tuning"):
                 outcome = line.tuner(judged).fine_tune(tta, record)
             extractors, seen, judged = [outcome.extractor], [outcome.seen], outcome.judged
         tell_of_choices(judged.final, outcome, progress)
         record.judged(judged.facts() | ({"fine_tuning": outcome.facts} if outcome else {}))
+        record.judged({"search": found.as_json()} if found else {})
         with record.stage("save"):
-            _save(line.target, extractors, seen, line.examples, judged, outcome, line.layout, record)
+            _save(line.target, extractors, seen, line.examples, judged, outcome, line.layout, record, progress)
     return Result(
         line.target, line.examples.labels, judged.accuracy, judged.figures.by_source, judged.judged_on, record.used,
         tuple(record.skipped), record.computed, record.cached, record.as_json(),
@@ -127,7 +137,7 @@ def find_rate(
     A page that draws the curve goes to `tf_files/reports/learning_rate.html`.
     """
     line = _Line(
-        Layout(Path(tf_files)), split, head, named(backbone), augment, tuning, False, image_size, weights, crop_borders,
+        Layout(Path(tf_files)), split, head, named(backbone), augment, tuning, False, 0.0, image_size, weights, crop_borders,
         None, devices, None, run, progress,
     )  # fmt: skip
     with line.record as record:
@@ -150,6 +160,7 @@ class _Line:
         augment: AugmentSettings,
         tuning: FineTuneSettings,
         tta: bool,
+        search: float,
         image_size: int | Sequence[int] | None,
         weights: str | os.PathLike[str] | None,
         crop_borders: bool,
@@ -162,6 +173,8 @@ class _Line:
         *smaller, size = (image_size,) if image_size is None or isinstance(image_size, int) else tuple(image_size) or (None,)
         if tuning.fine_tune and len(several) > 1:
             raise UsageError("--fine-tune trains one backbone; name the better of these, found without --fine-tune")
+        if search and (len(several) > 1 or tuning.fine_tune):
+            raise UsageError("--search tries backbones and fine-tuning by itself; give one --backbone, and no --fine-tune")
         if smaller and not tuning.fine_tune:
             raise UsageError("--image-size takes several sizes with --fine-tune only; give one")
         self.layout, self._split, self._head, self._augment, self._tta = layout, split, head, augment, tta
@@ -173,7 +186,7 @@ class _Line:
         )
         self.target = layout.model if model is None else Path(model)
         names = ",".join(one if isinstance(one, str) else one.name for one in self._several)
-        further = {**as_plain(augment), **as_plain(tuning), "tta": tta, "image_sizes": [*smaller, size]}
+        further = {**as_plain(augment), **as_plain(tuning), "tta": tta, "search": search, "image_sizes": [*smaller, size]}
         self.record = Record(layout, names, split, head, crop_borders, further)
 
     def prepare(self) -> None:
@@ -208,6 +221,17 @@ class _Line:
         """Learn with the backbones as they are."""
         return fit_and_judge(self.examples, self.parts, self._head, self.record, self._progress, self.seen)
 
+    def searcher(self, default: Judged) -> Search:
+        """Return what looks for a better model. Raises UsageError for folds."""
+        if self.parts.folds:
+            raise UsageError(
+                "--search needs a validation and a test part, not folds; add pictures, or drop --search and --folds"
+            )
+        return Search(
+            self.extractors[0], self.seen[0], self.examples, self.parts, default, self._tuning, self.layout, self._run,
+            self.record, self._progress,
+        )  # fmt: skip
+
     def tuner(self, frozen: Judged) -> FineTuner:
         """Return what trains the backbone, too."""
         return FineTuner(
@@ -239,7 +263,7 @@ def _members(extractors: Sequence[Extractor], final: Learnt, tuned: Mapping[str,
 
 def _save(
     target: Path, extractors: Sequence[Extractor], seen: Sequence[Seen], examples: Examples, judged: Judged,
-    outcome: Outcome | None, layout: Layout, record: Record,
+    outcome: Outcome | None, layout: Layout, record: Record, progress: Progress,
 ) -> None:  # fmt: skip
     parts, final = judged.parts, judged.final
     placed = [
@@ -256,6 +280,8 @@ def _save(
     sha256 = artifact.save(target, model, reference_of(examples, judged, seen[final.members[0]].features), placed, split)
     record.saved(target, sha256)
     layout.checkpoint.unlink(missing_ok=True)
+    if tuned:
+        extractors[0].forget_others(layout, progress)
     columns = examples.paths, map(examples.label_of, range(len(parts.parts))), parts.parts, parts.units, examples.sources
     whereabouts.write(layout, map(whereabouts.Row, *columns, examples.hashes))
     if parts.folds:

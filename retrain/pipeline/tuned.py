@@ -86,6 +86,7 @@ class FineTuner:
         extractor = self._converted(tuned)
         looker = Looker(extractor, self._examples, self._layout, self._run, self._progress, record)
         seen = looker.look(self._parts, (), views.TTA if tta else ())
+        seen = replace(seen, milliseconds=self._seen.milliseconds)  # the same network
         final = self._chosen(tuned, seen)
         before, after = self._losses(self._frozen.final, self._seen), self._losses(final, seen)
         gain = paired(before - after, unit_numbers(self._parts)[self._parts.rows("validation")])
