@@ -18,8 +18,8 @@ import accuracy
 import measure
 import numpy as np
 
-from retrain.evaluation.calibration import expected_error, fit_temperature, log_loss
-from retrain.scores import softmax
+from retrain.evaluation.calibration import expected_error
+from retrain.scores import fit_temperature, log_loss, softmax
 
 MOST_ERROR, MOST_LOSS = 0.05, 0.01
 DRAWS = 200

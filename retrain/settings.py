@@ -142,13 +142,13 @@ class AugmentSettings(Checked):
         0, "Learn from so many distorted views of each picture beside the picture itself; cached as it is.", low=0, high=64
     )
     flip: bool = _setting(True, "Exchange left and right in half of the views.")
-    crop: int = _setting(15, "Cut off up to so many percent of each side, at a random place.", low=0, high=90)
+    crop: int = _setting(25, "Cut off up to so many percent of each side, at a random place.", low=0, high=90)
     scale: int = _setting(
-        10, "Stretch or shrink width and height, each on its own, by up to so many percent.", low=0, high=90
+        15, "Stretch or shrink width and height, each on its own, by up to so many percent.", low=0, high=90
     )
-    brightness: int = _setting(10, "Make brighter or darker by up to so many percent.", low=0, high=90)
-    colour: int = _setting(10, "Make more or less colourful by up to so many percent.", low=0, high=100)
-    rotation: int = _setting(10, "Turn by up to so many degrees either way.", low=0, high=180)
+    brightness: int = _setting(15, "Make brighter or darker by up to so many percent.", low=0, high=90)
+    colour: int = _setting(20, "Make more or less colourful by up to so many percent.", low=0, high=100)
+    rotation: int = _setting(8, "Turn by up to so many degrees either way.", low=0, high=180)
 
 
 @dataclass(frozen=True)
@@ -156,10 +156,18 @@ class FineTuneSettings(Checked):
     """How the layers of the backbone are trained, after the head."""
 
     fine_tune: bool = _setting(False, "Train the layers of the backbone, too, after the head: minutes, or hours.")
-    blocks: int = _setting(0, "Fine-tune only so many of the backbone's last blocks; 0: all.", low=0, high=10**4)
-    epochs: int = _setting(12, "Times that each picture is learnt from in fine-tuning.", low=1, high=10**4)
+    blocks: int | None = _setting(
+        None, "Fine-tune only so many of the backbone's last blocks, by default the later half; 0: all.", low=0, high=10**4
+    )
+    epochs: int = _setting(
+        0,
+        "Times that each picture is learnt from in fine-tuning; 0: enough for 500 steps, but from 5 to 15.",
+        low=0,
+        high=10**4,
+    )
+    refit: bool = _setting(True, "Fine-tune once more, on the validation part, too, once that has been used to choose by.")
     tuning_rate: float = _setting(
-        1e-3, "Highest learning rate in fine-tuning: that of the last layers.", low=1e-8, high=10.0
+        3e-4, "Highest learning rate in fine-tuning: that of the last layers.", low=1e-8, high=10.0
     )
     rate_decay: float = _setting(
         0.7, "What the learning rate is multiplied by from each group of layers to the one before it.", low=0.0, high=1.0
@@ -170,7 +178,7 @@ class FineTuneSettings(Checked):
         choices=SCHEDULES,
     )
     tuning_batch: int = _setting(32, "Pictures a step in fine-tuning.", low=1, high=10**5)
-    weight_decay: float = _setting(0.01, "Weight decay in fine-tuning.", low=0.0, high=10.0)
+    weight_decay: float = _setting(0.1, "Weight decay in fine-tuning.", low=0.0, high=10.0)
     label_smoothing: float = _setting(
         0.1, "Share of a label that is spread over all classes in fine-tuning.", low=0.0, high=0.9
     )

@@ -62,6 +62,11 @@ class Layout:
         """How far fine-tuning is: there only while it runs, or after it was killed."""
         return self.reports / "fine-tuning.safetensors"
 
+    @property
+    def second_checkpoint(self) -> Path:
+        """The same of the second time, on the validation part, too."""
+        return self.reports / "fine-tuning-2.safetensors"
+
 
 def own_folder(folder: Path, hint: str = "") -> Path:
     """Create a folder for our output, marked as ours, and return it.

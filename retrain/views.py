@@ -52,7 +52,11 @@ def _without_borders(image: Image.Image) -> Image.Image:
 DEFAULT_VIEW, CROP_BORDERS = "squash", "crop-borders"
 PLAIN, SEVERAL = "none", "views"  # ways to look at a picture: as it is, or in several views whose probabilities are averaged
 # Test-time augmentation: what is looked at beside the picture itself.
-TTA = (distortions.Distortion(flip=1.0),)
+TTA = (
+    distortions.Distortion(flip=1.0),
+    distortions.Distortion(width=0.875, height=0.875),
+    distortions.Distortion(flip=1.0, width=0.875, height=0.875),
+)
 VIEWS = {
     view.name: view
     for view in (

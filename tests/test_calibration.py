@@ -7,17 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrain.evaluation import calibration
-from retrain.evaluation.calibration import (
-    BINS,
-    COOLEST,
-    HOTTEST,
-    expected_error,
-    fit_temperature,
-    log_loss,
-    reliability,
-    softmax,
-)
+from retrain import scores as score_module
+from retrain.evaluation.calibration import BINS, expected_error, reliability
+from retrain.scores import COOLEST, HOTTEST, fit_temperature, log_loss, softmax
 
 
 def drawn(temperature: float, count: int = 12_000, classes: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -81,7 +73,7 @@ def test_a_handful_of_pictures_all_right_leaves_scores_nearly_as_they_are(
     margin: float, low: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert low < fit_temperature(*sure(5, margin)) < 1
-    monkeypatch.setattr(calibration, "_SPREAD", 1e9)  # without an assumption, they would count as certain
+    monkeypatch.setattr(score_module, "_SPREAD", 1e9)  # without an assumption, they would count as certain
     assert fit_temperature(*sure(5, margin)) < 0.2
 
 
@@ -107,10 +99,10 @@ def test_of_very_many_pictures_some_are_used_from_all_over(monkeypatch: pytest.M
         used.append(len(right))
         return log_loss(scores, right)
 
-    monkeypatch.setattr(calibration, "log_loss", noted)
+    monkeypatch.setattr(score_module, "log_loss", noted)
     found = fit_temperature(logits, truth)
     assert set(used) == {20_000}
-    monkeypatch.setattr(calibration, "_MOST_ROWS", 10**9)
+    monkeypatch.setattr(score_module, "_MOST_ROWS", 10**9)
     assert found == pytest.approx(fit_temperature(logits, truth), rel=0.03) and set(used) == {20_000, 60_001}
 
 

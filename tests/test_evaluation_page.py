@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from retrain.dataset import Skipped
 from retrain.evaluation.as_json import as_json
-from retrain.evaluation.calibration import softmax
 from retrain.evaluation.evaluated import Evaluated, Mistake, Neighbour, Unknown
 from retrain.evaluation.figures import measure
 from retrain.evaluation.mistakes import MAX_CARDS, MAX_PAIRS, MAX_THUMBNAILS
@@ -25,6 +24,7 @@ from retrain.head import History
 from retrain.report import plots, style
 from retrain.report.matrix import MAX_CLASSES, chosen
 from retrain.report.sorting import SCRIPT
+from retrain.scores import softmax
 from tests.drawing import draw
 from tests.test_check_sheet import ATTRIBUTES, HOSTILE, TAGS, Page, nothing_got_in
 from tests.test_report import contrast, numbers_in

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from retrain.evaluation.calibration import expected_error, reliability, softmax
+from retrain.evaluation.calibration import expected_error, reliability
 from retrain.evaluation.figures import Figures, measure
 from retrain.evaluation.metrics import accuracy
+from retrain.scores import softmax
 
 SEVEN = tuple("abcdefg")
 THREE = ("ant", "bee", "cat")

@@ -1,13 +1,12 @@
 """How good a model is, as figures and as a report.
 
 metrics      accuracy and its interval, from predictions and labels; numpy only
-calibration  temperature, and how far scores are from meaning what they say; numpy only
+calibration  how far scores are from meaning what they say; numpy only
 splits       what a random split flatters by
 figures      all that is measured of one set of predictions
 evaluated    what an evaluation found
 """
 
-from retrain.evaluation.calibration import fit_temperature
 from retrain.evaluation.metrics import Accuracy, accuracy, wilson_interval
 
-__all__ = ["Accuracy", "accuracy", "fit_temperature", "wilson_interval"]
+__all__ = ["Accuracy", "accuracy", "wilson_interval"]

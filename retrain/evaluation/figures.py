@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retrain.evaluation.calibration import Bin, expected_error, log_loss, reliability
+from retrain.evaluation.calibration import Bin, expected_error, reliability
 from retrain.evaluation.metrics import Accuracy, accuracy
+from retrain.scores import log_loss
 
 TOP_K = (2, 3, 5)
 

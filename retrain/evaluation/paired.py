@@ -4,23 +4,37 @@ from typing import NamedTuple
 
 import numpy as np
 
-_ERRORS = 2.0  # standard errors: a difference beyond them is seen in one of forty pairs that are equally good
+# Standard errors, by the number of units less one: a difference beyond them is seen in one of forty pairs that are equally
+# good (Student's t, 97.5 %).
+_ERRORS = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110,
+    2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+_OF_MANY = 2.0  # of more units than that
+_MANY = 10**9
 
 
 class Paired(NamedTuple):
-    """The mean of differences, picture by picture, and its standard error; of so many `pictures`."""
+    """The mean of differences, picture by picture, and its standard error; of so many `pictures` in so many `units`."""
 
     mean: float
     standard_error: float
     pictures: int
+    units: int = _MANY
+
+    @property
+    def margin(self) -> float:
+        """Half of the 95 % interval of the mean."""
+        errors = _ERRORS[self.units - 2] if 2 <= self.units < len(_ERRORS) + 2 else _OF_MANY
+        return errors * self.standard_error
 
     @property
     def beyond_noise(self) -> bool:
-        """Whether the mean is above 0 by more than two standard errors."""
-        return self.mean > _ERRORS * self.standard_error
+        """Whether the mean is above 0 by more than its margin."""
+        return self.mean > self.margin
 
     def __str__(self) -> str:
-        return f"{self.mean:+.3f} ± {_ERRORS * self.standard_error:.3f}"
+        return f"{self.mean:+.3f} ± {self.margin:.3f}"
 
 
 def paired(differences: np.ndarray, units: np.ndarray) -> Paired:
@@ -35,6 +49,6 @@ def paired(differences: np.ndarray, units: np.ndarray) -> Paired:
     sums = np.bincount(number, weights=differences - mean)
     clusters = len(sums)
     if clusters < 2:
-        return Paired(mean, float("inf"), len(differences))
+        return Paired(mean, float("inf"), len(differences), clusters)
     error = np.sqrt((sums**2).sum() * clusters / (clusters - 1)) / len(differences)
-    return Paired(mean, float(error), len(differences))
+    return Paired(mean, float(error), len(differences), clusters)

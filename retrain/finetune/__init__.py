@@ -14,6 +14,6 @@ said         what people are told
 from retrain.finetune.checkpoint import Epoch
 from retrain.finetune.network import put_back
 from retrain.finetune.rates import RateCurve, find_rate
-from retrain.finetune.tune import Tuned, fine_tune
+from retrain.finetune.tune import Tuned, epoch_count, fine_tune
 
-__all__ = ["Epoch", "RateCurve", "Tuned", "find_rate", "fine_tune", "put_back"]
+__all__ = ["Epoch", "RateCurve", "Tuned", "epoch_count", "find_rate", "fine_tune", "put_back"]

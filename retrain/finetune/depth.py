@@ -6,6 +6,7 @@ such names a block ends where paths meet (a sum, or things put side by side), an
 a matrix or a convolution begins one. *Groups* are neighbouring blocks, about equally many, that share a learning rate.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -62,11 +63,12 @@ def groups(of: list[list["keras.Layer"]]) -> list[list["keras.Layer"]]:
     return [[layer for block in share for layer in of[block]] for share in reversed(shares)]
 
 
-def choose(model: "keras.Model", last: int, norms: bool, name: str) -> list[list[Any]]:
-    """Make the last so many blocks trainable (0: all) and the rest not; returns the trainable variables in groups.
+def choose(model: "keras.Model", last: int | None, norms: bool, name: str) -> list[list[Any]]:
+    """Make the last so many blocks trainable and the rest not; returns the trainable variables in groups.
 
     The groups are those of the whole network, the last first, so that a layer's rate does not depend on `last`; the list of
-    a group that is not trained is empty. `norms`: batch norm's scale and shift learn, too. `name`: of the backbone.
+    a group that is not trained is empty. `last`: 0 for all; None for the later half, or all where blocks cannot be seen.
+    `norms`: batch norm's scale and shift learn, too. `name`: of the backbone.
 
     Raises UsageError where a network shows no blocks, or has nothing that can be trained.
     """
@@ -82,6 +84,8 @@ def choose(model: "keras.Model", last: int, norms: bool, name: str) -> list[list
         found[GROUPS // 2] = list(model.trainable_variables)
     else:
         parts = blocks(model)
+        if last is None:
+            last = math.ceil(len(parts) / 2)
         if last > len(parts):
             raise UsageError(f"--blocks {last} is more than {name} has; it has {len(parts)}, and 0 stands for all")
         first = len(parts) - last if last else 0

@@ -44,9 +44,11 @@ class Network:
 
 
 def build(
-    backbone: Backbone, head: Head, image_size: int, policy: str, blocks: int, scope: AbstractContextManager[Any]
+    backbone: Backbone, head: Head, image_size: int, policy: str, blocks: int | None, scope: AbstractContextManager[Any]
 ) -> Network:
-    """Build what is trained, within the scope of a strategy. `policy`: a Keras dtype policy for all but the head.
+    """Build what is trained, within the scope of a strategy.
+
+    `policy`: a Keras dtype policy for all but the head; `blocks`: see `depth.choose`.
 
     Raises UsageError where the backbone has nothing to train, or not so many blocks.
     """

@@ -10,7 +10,7 @@ from retrain.report.svg import corners, words
 _WIDTH, _HEIGHT = 360, 238  # units, about pixels on a phone
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 18, 30, 42
 _ROWS = 5  # of the scale of losses
-_HIGHEST = 1.5  # times the first loss: what lies above says only that it blew up
+_HIGHEST = 1.2  # times the loss at the lowest rates: what lies above says only that it blew up
 _LOOKS = """
 .single { fill: var(--soft); opacity: .5; }
 .proposed { stroke: var(--text); stroke-width: 1.5; stroke-dasharray: 4 3; fill: none; }
@@ -28,13 +28,20 @@ def render(curve: RateCurve, backbone: str) -> str:
             tag("p", "Train with it: ", tag("code", f"--tuning-rate {curve.proposed:.2g}")),
         )
     )
-    return page(f"Learning rate for {backbone}", header, contents([("", [section])]), section.html, _FOOTER, looks=_LOOKS)
+    return page(
+        f"Learning rate for {backbone}",
+        header,
+        contents([("Learning rate", [section])]),
+        section.html,
+        _FOOTER,
+        looks=_LOOKS,
+    )
 
 
 def chart(curve: RateCurve) -> Markup:
     """Return the losses of single steps as dots, their smoothed course as a line, and the proposed rate as another."""
     low = min(*curve.smoothed, *curve.losses)
-    high = max(_HIGHEST * curve.smoothed[0], low + 1e-9)
+    high = max(_HIGHEST * max(curve.smoothed[: max(len(curve.smoothed) // 4, 1)]), low + 1e-9)
     first, last = math.log10(curve.rates[0]), math.log10(curve.rates[-1])
 
     def across(rate: float) -> float:

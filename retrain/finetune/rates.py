@@ -1,8 +1,9 @@
 """Which learning rate to fine-tune with: try all of them in one short run, and see where the loss falls.
 
 The rate rises from step to step by the same factor: L. Smith, "Cyclical learning rates for training neural networks", WACV
-2017. The proposal is by the rule that fast.ai calls 'valley': of the longest stretch over which the smoothed loss falls,
-the middle. Where it hardly falls, since the head has been trained already, it is a tenth of the rate from which on it rises.
+2017. The proposal is near that of the rule which fast.ai calls 'valley': a place on the longest stretch over which the
+smoothed loss falls; here a third into it, since smoothing lags behind, and without its flat beginning. Where the loss hardly
+falls, as the head has been trained already, it is a tenth of the rate from which on it rises.
 """
 
 import math
@@ -27,7 +28,8 @@ _LEAST_FALL = 0.02  # of the loss: less is no valley
 _CHANCE = 4.0  # standard deviations of the smoothed loss: so much it falls by chance alone, now and then
 _UNSETTLED, _UNLEARNT = 10, 4  # of the steps the first tenth and the first quarter: few losses to smooth, and nothing learnt
 _RISEN = 1.1  # times the least smoothed loss
-VALLEY, BEFORE_RISE = "the middle of the longest fall of the loss", "a tenth of the rate from which on the loss rises"
+_FLAT = 0.1  # of the whole fall: before that it has hardly begun
+VALLEY, BEFORE_RISE = "a third into the longest fall of the loss", "a tenth of the rate from which on the loss rises"
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,9 @@ def curve(rates: Sequence[float], losses: Sequence[float]) -> RateCurve:
     # Of a mean that keeps so much of the one before it.
     deviation = float(np.std(losses[: max(len(losses) // _UNLEARNT, 2)])) * math.sqrt((1 - _KEEP) / (1 + _KEEP))
     if means[first] - means[last] >= max(_LEAST_FALL * means[first], _CHANCE * deviation):
-        # Rates are spaced by their ratio, so the middle of their numbers is the middle.
-        proposed, rule = rates[first + (last - first) // 2], VALLEY
+        begun = means[first] - _FLAT * (means[first] - means[last])
+        first = max(number for number in range(first, last) if means[number] >= begun)
+        proposed, rule = rates[first + (last - first) // 3], VALLEY
     else:
         least = min(means)
         risen = [number for number in range(means.index(least), len(means)) if means[number] > _RISEN * least]

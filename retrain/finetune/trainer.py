@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,21 +74,23 @@ class Trainer:
 
     def __init__(self, of: Setting, image_size: int, rate_of: RateOf) -> None:
         """`rate_of`: the highest rate of a group -> its rate, a number or a schedule."""
-        self.strategy, self.image_size = of.strategy, image_size
-        with native_chatter_dropped():
-            self.network: Network = network.build(
-                of.backbone, of.head, image_size, of.policy, of.settings.blocks, of.strategy.scope()
-            )
         start()
         import keras
 
-        model = self.network.model
-        with of.strategy.scope():
-            made = optimizer.make(self.network.groups, self.network.dense.trainable_variables, of.settings, rate_of)
-            self.by_depth = made
-            loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=of.settings.label_smoothing)
-            model.compile(made, loss, jit_compile=XLA)
-            model.optimizer.build(model.trainable_variables)
+        self.strategy, self.image_size = of.strategy, image_size
+        with _guarded(), native_chatter_dropped():
+            self.network: Network = network.build(
+                of.backbone, of.head, image_size, of.policy, of.settings.blocks, of.strategy.scope()
+            )
+            model = self.network.model
+            with of.strategy.scope():
+                self.by_depth = optimizer.make(
+                    self.network.groups, self.network.dense.trainable_variables, of.settings, rate_of
+                )
+                loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=of.settings.label_smoothing)
+                # In mixed_float16, Keras puts what scales the loss around the optimizer.
+                model.compile(self.by_depth, loss, jit_compile=XLA)
+                model.optimizer.build(model.trainable_variables)
 
     @property
     def weights(self) -> list[np.ndarray]:
@@ -124,32 +126,39 @@ class Trainer:
         """
         import keras
 
+        # Only until the first step is done: a progress bar is drawn where the chatter goes to. What draws the steps, in
+        # threads of its own, must not ask for the same.
+        quiet = ExitStack()
+
         class Watch(keras.callbacks.Callback):
             def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
                 before_step(batch)
 
             def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+                quiet.close()
                 loss = float((logs or {})["loss"])
                 self.model.reset_metrics()  # or it would be the mean of all steps so far
                 if after_step(loss):
                     self.model.stop_training = True
 
-        with _guarded():
+        with _guarded(), quiet:
+            quiet.enter_context(native_chatter_dropped())
             self.network.model.fit(batches.dataset(plan, self.image_size), shuffle=False, verbose=0, callbacks=[Watch()])
 
     def logits(self, squares: np.ndarray, rows: np.ndarray, batch: int) -> np.ndarray:
         """Return what the network says of pictures as they are: float32 (m, classes) for rows int64 (m,)."""
         replicas = int(self.strategy.num_replicas_in_sync)
         batch = min(batch, math.ceil(len(rows) / replicas)) // replicas * replicas or replicas
-        with _guarded():
+        with _guarded(), native_chatter_dropped():
             found = self.network.model.predict(undistorted(squares, rows, self.image_size, batch), verbose=0)
         return np.asarray(found[: len(rows)], np.float32)
 
 
 @contextmanager
 def _guarded() -> Iterator[None]:
+    """Say in one line that memory is short."""
     tf = start()
-    with native_chatter_dropped(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         # A SavedModel may have weights that its features do not depend on.
         warnings.filterwarnings("ignore", "Gradients do not exist")
         try:

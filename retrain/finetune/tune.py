@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrain.backbones import Backbone
-from retrain.errors import EnvironmentProblem
+from retrain.errors import EnvironmentProblem, NothingUsable
 from retrain.finetune import checkpoint as checkpoints
 from retrain.finetune import network, optimizer
 from retrain.finetune.batches import Batches, epoch_plan
@@ -29,6 +29,8 @@ from retrain.settings import AugmentSettings, FineTuneSettings
 
 if TYPE_CHECKING:
     import keras
+
+STEPS, LEAST_EPOCHS, MOST_EPOCHS = 500, 5, 15  # where no number of epochs is set; settings.py says it in words
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def fine_tune(
     disk is short, or TensorBoard missing.
     """
     written = Summaries(summaries)
-    sizes = sizes_of_epochs(image_sizes or (backbone.image_size,), settings.epochs)
+    sizes = sizes_of_epochs(image_sizes or (backbone.image_size,), epoch_count(len(train_rows), settings))
     of = setting(backbone, head, settings, precision, devices, progress)
     batches = batches_of(pixels, labels, train_rows, settings, augment, of, seed, class_weight)
     run = _Run(of, batches, np.asarray(validation_rows), sizes, progress)
@@ -107,7 +109,9 @@ def batches_of(
     seed: int,
     class_weight: str,
 ) -> Batches:
-    """Put together what is learnt from."""
+    """Put together what is learnt from; raises NothingUsable where that is nothing."""
+    if not len(rows):
+        raise NothingUsable("there is no picture to fine-tune on; add pictures, or leave out --fine-tune")
     features, classes = of.head.kernel.shape
     balanced = class_weight == "balanced"
     return Batches(
@@ -122,6 +126,12 @@ def batches_of(
         balanced,
         of.replicas,
     )
+
+
+def epoch_count(pictures: int, settings: FineTuneSettings) -> int:
+    """Return how many epochs there are for so many pictures: as set, else enough for STEPS steps, within limits."""
+    steps = max(math.ceil(pictures / settings.tuning_batch), 1)
+    return settings.epochs or min(max(math.ceil(STEPS / steps), LEAST_EPOCHS), MOST_EPOCHS)
 
 
 def sizes_of_epochs(image_sizes: tuple[int, ...], epochs: int) -> tuple[int, ...]:

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from retrain import head
-from retrain.evaluation import fit_temperature
 from retrain.evaluation.paired import Paired, paired
 from retrain.head import Fitted
 from retrain.pipeline.seen import Seen, ways
-from retrain.scores import softmax
+from retrain.scores import fit_temperature, softmax
 from retrain.settings import HeadSettings
 from retrain.views import PLAIN, SEVERAL
 

@@ -76,6 +76,20 @@ class Looker:
         self._extractor, self._examples = extractor, examples
         self._layout, self._run, self._progress, self._record = layout, run, progress, record
 
+    def look_at(self, rows: np.ndarray, tested: np.ndarray, to_test: Sequence[Distortion | Drawn]) -> Seen:
+        """Return the features of some rows, and views to test with of others among them; those of the rest are 0.
+
+        `rows`, `tested`: int64, the numbers of examples.
+        """
+        plain = self._plain(rows)
+        features = np.zeros((len(self._examples.paths), plain.shape[1]), np.float32)
+        features[rows] = plain
+        several = _empty(features, len(to_test))
+        if several is not None:
+            several[rows, 0] = plain
+            several[tested] = self._views(tested, to_test, features)
+        return Seen(self._extractor.backbone.name, features, views=several)
+
     def look(
         self,
         parts: Split,
@@ -89,7 +103,7 @@ class Looker:
         """
         name = self._extractor.backbone.name
         if features is None:
-            features = self._plain()
+            features = self._plain(np.arange(len(parts.parts)))
         learnt = np.array([part not in ("test", "left-out") for part in parts.parts])
         augmented, several = _empty(features, len(to_learn)), _empty(features, len(to_test))
         for rows, wanted in ((np.flatnonzero(learnt), (*to_learn, *to_test)), (np.flatnonzero(~learnt), tuple(to_test))):
@@ -103,10 +117,11 @@ class Looker:
                 several[rows, 1:] = of_views[:, len(wanted) - len(to_test) + 1 :]
         return Seen(name, features, augmented, several)
 
-    def _plain(self) -> np.ndarray:
-        """Return the features of all examples; raises EnvironmentProblem where a file has changed since it was listed."""
-        found = self._extractor.extract(self._examples.paths, self._layout, self._run, self._progress)
-        if found.hashes != self._examples.hashes:
+    def _plain(self, rows: np.ndarray) -> np.ndarray:
+        """Return the features of examples; raises EnvironmentProblem where a file has changed since it was listed."""
+        paths = [self._examples.paths[row] for row in rows]
+        found = self._extractor.extract(paths, self._layout, self._run, self._progress)
+        if found.hashes != tuple(self._examples.hashes[row] for row in rows):
             raise EnvironmentProblem("pictures have changed since the run began; run it again, and leave them as they are")
         return found.features
 

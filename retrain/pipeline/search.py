@@ -26,14 +26,14 @@ from retrain.pipeline.learnt import Learnt, learn
 from retrain.pipeline.look import Looker
 from retrain.pipeline.record import Record
 from retrain.pipeline.seen import Seen
-from retrain.pipeline.tuned import FineTuner, Outcome, Tuning
+from retrain.pipeline.tuned import FineTuner, Outcome, Tuning, epochs_for
 from retrain.progress import Progress
 from retrain.runner import Run, cores
 from retrain.settings import AugmentSettings, HeadSettings
 from retrain.storage import Layout
 
 VIEWS = (4, 8)  # of each picture to learn from
-BLOCKS = (4, 0)  # of the backbone to fine-tune; 0: all
+BLOCKS = {"the later half of the blocks": None, "all blocks": 0}  # of the backbone to fine-tune
 _UNEVEN = 1.5  # times as many pictures in the largest class as in the smallest
 _TIMED = 8  # pictures that are decoded to see how long that takes
 _RENDERING = 4.0  # milliseconds for a view
@@ -162,10 +162,10 @@ class Search:
         extractor, seen = self._best.extractors[number], self._best.seen[number]
         final = replace(self._best.learnt, members=(0,))
         frozen = judge(self._examples, self._parts, self._learn, final, [seen], self._record, self._default.precision)
-        for blocks in BLOCKS:
-            name = f"fine-tuning the last {blocks} blocks" if blocks else "fine-tuning all blocks"
-            epochs = self._tuning.settings.epochs
-            cost = len(self._learn) * epochs * _STEP * self._milliseconds / 1000 / cores() * (0.6 if blocks else 1)
+        for named, blocks in BLOCKS.items():
+            name = f"fine-tuning {named}"
+            epochs = epochs_for(len(self._learn), self._tuning.settings) * (1 + self._tuning.settings.refit)
+            cost = len(self._learn) * epochs * _STEP * self._milliseconds / 1000 / cores() * (0.7 if blocks is None else 1)
             if cost > self._ends - time.monotonic():
                 self._tell(Trial(name, cost, None, False))
                 continue

@@ -277,9 +277,11 @@ def _save(
         judged.metrics(), final.way, tuple(one.name for one in views.TTA) if views.SEVERAL in final.temperature else (),
     )  # fmt: skip
     split = as_plain(record.split_settings, paths=False)
-    sha256 = artifact.save(target, model, reference_of(examples, judged, seen[final.members[0]].features), placed, split)
+    first = seen[final.members[0]].features, outcome.held_out if outcome else None
+    sha256 = artifact.save(target, model, reference_of(examples, judged, *first), placed, split)
     record.saved(target, sha256)
-    layout.checkpoint.unlink(missing_ok=True)
+    for path in (layout.checkpoint, layout.second_checkpoint):
+        path.unlink(missing_ok=True)
     if tuned:
         extractors[0].forget_others(layout, progress)
     columns = examples.paths, map(examples.label_of, range(len(parts.parts))), parts.parts, parts.units, examples.sources

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from retrain import backbones, finetune, head, pixels, views
 from retrain.dataset import Split
+from retrain.distortions import Distortion
 from retrain.errors import UsageError
 from retrain.evaluation.paired import Paired, paired
 from retrain.finetune import RateCurve, Tuned
@@ -22,6 +23,7 @@ from retrain.pipeline.judged import Judged, judge, rows_to_learn, unit_numbers
 from retrain.pipeline.learnt import Compared, Learnt, choose
 from retrain.pipeline.look import Looker
 from retrain.pipeline.record import Record
+from retrain.pipeline.reference import HeldOut
 from retrain.pipeline.seen import Seen
 from retrain.progress import Progress
 from retrain.runner import Run
@@ -29,6 +31,8 @@ from retrain.settings import AugmentSettings, FineTuneSettings, HeadSettings, as
 from retrain.storage import RATE_PAGE, Layout, write_atomically
 
 NAME = "fine-tuned"
+TRAIN, VALIDATION = ("train",), ("validation",)
+_STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 500, 5, 15
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,8 @@ class Tuning:
 class Outcome:
     """What came of fine-tuning: the backbone that is kept, what it sees, how good the model is, and the weights by name.
 
-    `compared`: the backbone before and after, on the validation part. `tuned` is empty where the former is kept.
+    `compared`: the backbone before and after, on the validation part. `tuned` is empty where the former is kept. `held_out`:
+    what tells how far pictures lie that were not learnt from.
     """
 
     extractor: Extractor
@@ -60,6 +65,7 @@ class Outcome:
     compared: tuple[Compared, ...]
     tuned: dict[str, np.ndarray]
     facts: dict[str, Any]
+    held_out: HeldOut | None = None
 
 
 class FineTuner:
@@ -79,17 +85,24 @@ class FineTuner:
         self._tuning, self._layout, self._run, self._progress = tuning, layout, run, progress
         self._sizes = (*tuning.image_sizes, extractor.backbone.image_size)
         self._learn = rows_to_learn(parts)
+        self._epochs = epochs_for(len(parts.rows("train")), tuning.settings)
 
     def fine_tune(self, tta: bool, record: Record) -> Outcome:
-        """Return the tuned backbone, or the one that was there before where that says more of the validation part."""
-        tuned = self._tuned()
-        extractor = self._converted(tuned)
-        looker = Looker(extractor, self._examples, self._layout, self._run, self._progress, record)
-        seen = looker.look(self._parts, (), views.TTA if tta else ())
-        seen = replace(seen, milliseconds=self._seen.milliseconds)  # the same network
+        """Return the tuned backbone, or the one that was there before where that says more of the validation part.
+
+        With `refit`, it is trained a second time, on the validation part, too: what has been found out by that part, as how
+        many epochs are enough, temperatures, how far new pictures lie, holds for the second as well as for the first.
+        """
+        with self._pixels(*TRAIN, *VALIDATION) as squares:
+            return self._outcome(squares, views.TTA if tta else (), record)
+
+    def _outcome(self, squares: pixels.Pixels, several: Sequence[Distortion], record: Record) -> Outcome:
+        validation, test = self._parts.rows("validation"), self._parts.rows("test")
+        tuned = self._trained(squares, TRAIN, VALIDATION, self._layout.checkpoint)
+        extractor, seen = self._looked(tuned, self._learn, validation, several, record)
         final = self._chosen(tuned, seen)
         before, after = self._losses(self._frozen.final, self._seen), self._losses(final, seen)
-        gain = paired(before - after, unit_numbers(self._parts)[self._parts.rows("validation")])
+        gain = paired(before - after, unit_numbers(self._parts)[validation])
         better = gain.mean > 0
         compared = (
             self._compared(self._extractor, self._frozen.final, self._seen, before, None, not better),
@@ -101,31 +114,49 @@ class FineTuner:
         }  # fmt: skip
         if not better:
             return Outcome(self._extractor, self._seen, self._frozen, compared, {}, facts)
+        held_out = HeldOut(final.fitted[0], seen.features)
+        if self._tuning.settings.refit:
+            self._progress.note("once more, on the validation part, too")
+            epochs = tuned.best_epoch if tuned.stopped else self._epochs
+            tuned = self._trained(squares, (*TRAIN, *VALIDATION), (), self._layout.second_checkpoint, epochs)
+            final = replace(final, fitted=(replace(final.fitted[0], head=tuned.head, apart=()),))
+        extractor, seen = self._looked(tuned, np.arange(len(self._parts.parts)), test, several, record)
         judged = judge(self._examples, self._parts, self._learn, final, [seen], record, self._frozen.precision)
-        return Outcome(extractor, seen, judged, compared, tuned.tensors, facts)
+        return Outcome(extractor, seen, judged, compared, tuned.tensors, facts, held_out)
 
     def find_rate(self) -> RateCurve:
         """Return how the loss runs as the learning rate grows, and write a page that draws it."""
-        with self._pixels("train") as squares:
+        with self._pixels(*TRAIN) as squares:
             rows = _readable(squares, np.arange(len(squares.squares)))
             curve = finetune.find_rate(
-                self._extractor.backbone, self._first_head(), squares, self._classes("train"), rows, self._tuning.settings,
-                self._tuning.augment, image_size=self._sizes[0], **self._common(),
+                self._extractor.backbone, self._first_head(TRAIN), squares, self._examples.classes[self._rows(TRAIN)], rows,
+                self._tuning.settings, self._tuning.augment, image_size=self._sizes[0], **self._common(),
             )  # fmt: skip
         write_atomically(self._layout.reports / RATE_PAGE, render(curve, self._extractor.backbone.name).encode())
         return curve
 
-    def _tuned(self) -> Tuned:
-        train, validation = self._parts.rows("train"), self._parts.rows("validation")
-        with self._pixels("train", "validation") as squares:
-            rows = np.arange(len(train) + len(validation))
-            return finetune.fine_tune(
-                self._extractor.backbone, self._first_head(), squares,
-                np.concatenate([self._classes("train"), self._classes("validation")]),
-                _readable(squares, rows[: len(train)]), _readable(squares, rows[len(train) :]),
-                self._tuning.settings, self._tuning.augment, image_sizes=self._sizes,
-                checkpoint=self._layout.checkpoint, key=self._key(), summaries=self._tuning.summaries, **self._common(),
-            )  # fmt: skip
+    def _trained(
+        self, squares: pixels.Pixels, learn: tuple[str, ...], validate: tuple[str, ...], checkpoint: Path, epochs: int = 0
+    ) -> Tuned:
+        """Train on some parts and choose the epoch by others. `squares`: of the training, then of the validation part."""
+        settings = replace(self._tuning.settings, epochs=epochs or self._epochs)
+        to_learn, to_choose = self._squares(squares, learn), self._squares(squares, validate)
+        classes = self._examples.classes[self._rows(TRAIN + VALIDATION)]
+        return finetune.fine_tune(
+            self._extractor.backbone, self._first_head(learn), squares, classes, to_learn, to_choose, settings, self._tuning.augment, image_sizes=self._sizes, checkpoint=checkpoint,
+            key=self._key(settings, learn), summaries=self._tuning.summaries, **self._common(),
+        )  # fmt: skip
+
+    def _squares(self, squares: pixels.Pixels, parts: tuple[str, ...]) -> np.ndarray:
+        """Return the numbers of the squares of some parts that could be read, int64."""
+        train = len(self._parts.rows("train"))
+        numbers = np.arange(len(squares.squares))
+        chosen = {"train": numbers[:train], "validation": numbers[train:]}
+        return _readable(squares, np.concatenate([numbers[:0], *(chosen[part] for part in parts)]))
+
+    def _rows(self, parts: tuple[str, ...]) -> np.ndarray:
+        """Return the rows of some parts, int64, one part after the other."""
+        return np.concatenate([self._parts.rows(part) for part in parts])
 
     def _common(self) -> dict[str, Any]:
         of_head = self._tuning.head
@@ -134,18 +165,16 @@ class FineTuner:
             "devices": self._tuning.devices, "progress": self._progress,
         }  # fmt: skip
 
-    def _first_head(self) -> Head:
-        """Return a head that has not learnt from the validation part, to begin with."""
-        train, l2 = self._parts.rows("train"), self._frozen.fitted.sweep.l2
-        classes, count = self._examples.classes[train], len(self._examples.labels)
-        return head.fit(self._seen.to_learn(train), classes, count, l2, self._tuning.head)
-
-    def _classes(self, part: str) -> np.ndarray:
-        return self._examples.classes[self._parts.rows(part)]
+    def _first_head(self, parts: tuple[str, ...]) -> Head:
+        """Return a head that has learnt from these parts only, to begin with."""
+        rows, l2 = self._rows(parts), self._frozen.fitted.sweep.l2
+        return head.fit(
+            self._seen.to_learn(rows), self._examples.classes[rows], len(self._examples.labels), l2, self._tuning.head
+        )
 
     def _pixels(self, *parts: str) -> pixels.Pixels:
         """Return the pictures of some parts, one part after the other."""
-        rows = np.concatenate([self._parts.rows(part) for part in parts])
+        rows = self._rows(parts)
         squares = pixels.read(
             [self._examples.paths[row] for row in rows], pixels.side_for(self._sizes), self._layout.reports,
             hashes=[self._examples.hashes[row] for row in rows], view=self._extractor.view, run=self._run,
@@ -155,21 +184,27 @@ class FineTuner:
             self._progress.note(f"not fine-tuned on {self._examples.paths[rows[number]]}: {problem}")
         return squares
 
-    def _key(self) -> str:
+    def _key(self, settings: FineTuneSettings, learn: tuple[str, ...]) -> str:
         """Return what decides the outcome: a run that was killed goes on only if it is the same."""
         rows = [f"{sha256} {part}" for sha256, part in zip(self._examples.hashes, self._parts.parts, strict=True)]
         facts = [
-            *(as_plain(settings) for settings in (self._tuning.settings, self._tuning.augment, self._tuning.head)),
+            *(as_plain(one) for one in (settings, self._tuning.augment, self._tuning.head)), learn,
             self._sizes, self._extractor.weights, self._extractor.preprocessing, self._tuning.devices,
             sorted(zip(rows, self._examples.classes.tolist(), strict=True)), self._frozen.fitted.sweep.l2,
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(facts).encode("utf-8", "surrogateescape")).hexdigest()
 
-    def _converted(self, tuned: Tuned) -> Extractor:
+    def _looked(
+        self, tuned: Tuned, rows: np.ndarray, tested: np.ndarray, several: Sequence[Distortion], record: Record
+    ) -> tuple[Extractor, Seen]:
+        """Return the tuned backbone as it runs without Keras, and what it sees of rows: in several views of `tested`."""
         backbone = replace(self._extractor.backbone, name=f"{self._extractor.backbone.name}+{NAME}")
         self._progress.note("converting the tuned backbone for fast inference")
         network = backbones.converted(tuned.model, backbone, self._progress)
-        return replace(self._extractor, backbone=backbone, weights=_digest(tuned.tensors), network=network)
+        extractor = replace(self._extractor, backbone=backbone, weights=_digest(tuned.tensors), network=network)
+        looker = Looker(extractor, self._examples, self._layout, self._run, self._progress, record)
+        seen = looker.look_at(rows, tested, several)
+        return extractor, replace(seen, milliseconds=self._seen.milliseconds)  # the same network, with other weights
 
     def _chosen(self, tuned: Tuned, seen: Seen) -> Learnt:
         """Return the tuned model, with temperatures and a way to look at pictures chosen by the validation part."""
@@ -196,6 +231,12 @@ class FineTuner:
         scores, classes = self._said(final, seen)
         right = float((scores.argmax(axis=1) == classes).mean())
         return Compared(extractor.backbone.name, float(losses.mean()), right, seen.milliseconds, gain, kept)
+
+
+def epochs_for(pictures: int, settings: FineTuneSettings) -> int:
+    """Return how many times so many pictures are learnt from."""
+    usual = round(_STEPS * settings.tuning_batch / max(pictures, 1))
+    return settings.epochs or min(max(usual, _LEAST_EPOCHS), _MOST_EPOCHS)
 
 
 def _readable(squares: pixels.Pixels, rows: np.ndarray) -> np.ndarray:
