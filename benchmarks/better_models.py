@@ -3,8 +3,8 @@
     python benchmarks/better_models.py CORPORA FOLDS --work DIR
 
 FOLDS has the files clipart.csv and factions-by-unit.csv (sha256,class,fold). For each outer fold every way learns from the
-other folds and is judged on it, by the pipeline's own parts; near-duplicates among the pictures to learn from, and the frames
-of one unit, are on one side of its validation part, which is 12.5 % of what is learnt from.
+other folds and is judged on it, by the pipeline's own parts; near-duplicates among the pictures to learn from, and frames of
+one unit, are on one side of the validation part, which is 12.5 % of what is learnt from.
 
 frozen         the head on the frozen backbone, as by `retrain train`
 views          learnt from 8 distorted views of each picture beside it: --augment 8
@@ -168,7 +168,7 @@ def main() -> None:
     parser = measure.parser(__doc__, corpora=True, folds=True)
     parser.add_argument("--work", type=Path, help="folder that keeps features between runs [a temporary one]")
     parser.add_argument("--only", nargs="+", choices=list(FILES), default=list(FILES), help="files [all]")
-    parser.add_argument("--limit", type=int, default=5, help="number of outer folds, to try things out [5]")
+    parser.add_argument("--fold", type=int, nargs="+", default=[], help="outer folds [all]")
     parser.add_argument("--backbone", default=backbones.DEFAULT, help=f"name of the backbone [{backbones.DEFAULT}]")
     parser.add_argument("--epochs", type=int, default=0, help="of fine-tuning [as by default]")
     parser.add_argument("--precision", default="auto", help="number format of training [auto]")
@@ -184,7 +184,7 @@ def main() -> None:
             data = options.corpora / FILES[name] / "data"
             corpus = corpus_of(data, options.folds / f"{name}.csv", name == accuracy.BY_UNIT, options.backbone, layout)
             found = []
-            for fold in sorted(set(corpus.folds.tolist()))[: options.limit]:
+            for fold in options.fold or sorted(set(corpus.folds.tolist())):
                 found.append(Fold(corpus, fold, tuning).measure())
                 measure.say(f"{name}, fold {fold}: {measure.rounded(found[-1])}")
             results[name] = summed_up(found)

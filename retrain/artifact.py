@@ -28,7 +28,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from retrain.errors import ModelRefused
+from retrain import distortions
+from retrain.errors import ModelRefused, UsageError
 from retrain.runner import Network, Runner
 from retrain.storage import locked, own_folder, write_atomically
 from retrain.views import PLAIN, SEVERAL
@@ -354,6 +355,8 @@ def _assemble(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Artifa
     if not members or not labels:
         raise ValueError("no members or no labels")
     look = manifest.get("look", {"way": PLAIN, "views": []})  # models of before had one way
+    if look["way"] not in (PLAIN, SEVERAL) or not all(map(_is_distortion, look["views"])):
+        raise ValueError("it looks at pictures in a way that this version cannot")
     ways = {PLAIN, look["way"]} | ({SEVERAL} if look["views"] else set())
     if not all(manifest["temperature"][way] > 0 for way in ways) or (look["way"] == SEVERAL and not look["views"]):
         raise ValueError("a temperature is missing")
@@ -363,6 +366,13 @@ def _assemble(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Artifa
         labels, tuple(members), manifest["temperature"], manifest["settings"], manifest["versions"], manifest["metrics"],
         look["way"], tuple(look["views"]),
     )  # fmt: skip
+
+
+def _is_distortion(name: Any) -> bool:
+    try:
+        return isinstance(name, str) and bool(distortions.parse(name))
+    except UsageError:
+        return False
 
 
 def _labels_text(labels: Sequence[str]) -> bytes:

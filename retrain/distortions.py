@@ -8,7 +8,7 @@ Beyond its edge a picture goes on as it is there.
 import hashlib
 import math
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -136,7 +136,7 @@ class Drawn:
 
 def drawn(count: int, settings: AugmentSettings) -> list[Drawn]:
     """Return so many distortions to be drawn for each picture, none of which depends on how many there are."""
-    return [Drawn(number, settings) for number in range(1, count + 1)]
+    return [Drawn(number, replace(settings, augment=0)) for number in range(1, count + 1)]
 
 
 def matrices(drawn: np.ndarray) -> np.ndarray:

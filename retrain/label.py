@@ -10,11 +10,11 @@ import numpy as np
 
 from retrain import artifact, distortions, views
 from retrain.errors import BadImage, ModelRefused, UsageError
-from retrain.images import read_bytes
+from retrain.images import Picture, read_bytes
 from retrain.nearest import Nearest
 from retrain.runner import Runner, open_network
 from retrain.scores import softmax
-from retrain.settings import AUTO, ON, SCORE_DECIMALS, UNKNOWN_RATE
+from retrain.settings import AUTO, ON, SCORE_DECIMALS, SWITCH, UNKNOWN_RATE
 
 
 class Score(NamedTuple):
@@ -74,6 +74,10 @@ class Labeller:
         self._distortions = [distortions.parse(name) for name in model.views] if self.way == views.SEVERAL else []
         self._threads, self._nearest, self._unknown, self._tta = threads, nearest, unknown, tta
         for member in model.members:
+            try:
+                views.get(member.view)
+            except UsageError as error:
+                raise ModelRefused(f"the model wants a view that this version cannot give: {error}; train again") from None
             if member.preprocessing != views.preprocessing_id(member.view, member.image_size):
                 raise ModelRefused(
                     f"the model wants its pictures prepared as '{member.preprocessing}', which this version cannot do;"
@@ -97,11 +101,11 @@ class Labeller:
 
         `neighbours`: how many of the nearest training pictures to name.
         """
-        picture = views.decode_for(data, self.model.members[0].image_size)
+        pictures: dict[int, Picture] = {}  # decoded for each size: a smaller one for a smaller network
         total, first = np.zeros(len(self.model.labels)), None
         for member, runner in zip(self.model.members, self._runners, strict=True):
-            if member.image_size != self.model.members[0].image_size:
-                picture = views.decode_for(data, member.image_size)
+            size = member.image_size
+            picture = pictures[size] = pictures.get(size) or views.decode_for(data, size)
             names = [member.view, *(views.distorted(member.view, one) for one in self._distortions)]
             pixels = np.stack([views.render(picture, name, member.image_size) for name in names])
             features = runner.features(pixels)
@@ -117,7 +121,8 @@ class Labeller:
         order = np.argsort(-scores, kind="stable")
         ranked = tuple(Score(self.model.labels[index], float(scores[index])) for index in order)
         assert first is not None  # a model has members
-        return self._compared(Labelled(ranked, picture.extension, picture.notes), *first, neighbours)
+        shown = pictures[self.model.members[0].image_size]
+        return self._compared(Labelled(ranked, shown.extension, shown.notes), *first, neighbours)
 
     def _compared(self, labelled: Labelled, features: np.ndarray, logits: np.ndarray, count: int) -> Labelled:
         """Add what the reference says; `features`, `logits`: of the first member, (feature_size,) and (classes,)."""
@@ -145,6 +150,8 @@ def way_of(model: artifact.Artifact, tta: str) -> str:
     `tta`: `auto` for the better one by what was measured in training, `on` or `off`. Raises UsageError where it is to be on
     and the model was not trained for it.
     """
+    if tta not in SWITCH:
+        raise UsageError(f"tta={tta!r} is none of {', '.join(SWITCH)}")
     if tta == AUTO:
         return model.way
     if tta != ON:

@@ -102,7 +102,7 @@ def converted(model: "keras.Model", backbone: Backbone, progress: Progress = SIL
     """
     pixels = _test_pictures(backbone.image_size)
     with start().device("/CPU:0"):
-        expected = _first(model.predict_on_batch(pixels))
+        expected = _first(model(pixels, training=False))
     if not np.isfinite(expected).all():
         raise EnvironmentProblem(
             f"{backbone.name} gives values that are not finite in TensorFlow itself; its weights are damaged, get them again"

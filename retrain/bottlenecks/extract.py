@@ -163,7 +163,7 @@ def _measured(
     lost = [set(hashes.values()) - set(of_view) for of_view in entries]
     if any(lost):
         again = [path for path in paths if hashes.get(path) in set.union(*lost)]
-        without = [one - gone for one, gone in zip(cached, lost, strict=True)]
+        without = [store.hashes() - gone for store, gone in zip(stores, lost, strict=True)]
         more = _compute(again, stores, partial(worker, without), hashes, problems, name, run, progress)
         computed = [one + other for one, other in zip(computed, more, strict=True)]
         entries = [_read_back(store, hashes, size) for store in stores]

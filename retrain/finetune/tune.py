@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrain.backbones import Backbone
+from retrain.devices import start
 from retrain.errors import EnvironmentProblem, NothingUsable
 from retrain.finetune import checkpoint as checkpoints
 from retrain.finetune import network, optimizer
@@ -24,7 +25,7 @@ from retrain.finetune.trainer import ADVICE, Setting, Trainer, setting
 from retrain.head import Head
 from retrain.pixels import Pixels
 from retrain.progress import SILENT, Progress
-from retrain.scores import cross_entropies
+from retrain.scores import cross_entropies, fit_temperature
 from retrain.settings import AugmentSettings, FineTuneSettings
 
 if TYPE_CHECKING:
@@ -184,7 +185,8 @@ class _Run:
         if len(self.validation):
             logits = trainer.logits(self.batches.squares, self.validation, self.of.settings.tuning_batch)
             truth = self.batches.labels[self.validation]
-            validation_loss = float(cross_entropies(logits, truth).mean())
+            # At the best temperature, as the model will be used: else the first epochs win, which are merely less sure.
+            validation_loss = float(cross_entropies(logits / fit_temperature(logits, truth), truth).mean())
             error = float((logits.argmax(axis=1) != truth).mean())
             if not math.isfinite(validation_loss):
                 raise _not_finite(number)
@@ -202,8 +204,9 @@ class _Run:
         trainer = self._trainer(size)
         trainer.weights = state.best
         found = network.tensors(trainer.network.backbone)
-        model = self.of.backbone.build(self.of.backbone.weights(), size)
-        network.put_back(model, found)
+        with start().device("/CPU:0"):  # where it is converted, and compared with what comes of that
+            model = self.of.backbone.build(self.of.backbone.weights(), size)
+            network.put_back(model, found)
         stopped = len(state.history) < len(self.sizes)
         return Tuned(model, trainer.network.head, found, tuple(state.history), state.best_epoch, stopped)
 

@@ -1,5 +1,6 @@
 """Listing and features -> the examples that can be used."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,12 +36,16 @@ class Examples:
         return self.labels[self.classes[row]]
 
 
-def usable(listing: Listing, found: Bottlenecks, record: Record, progress: Progress) -> Examples:
+def usable(
+    listing: Listing, found: Bottlenecks, record: Record, progress: Progress, others: Sequence[Bottlenecks] = ()
+) -> Examples:
     """Return the examples that have features and a class to learn; the others go to the record, with the reason.
+
+    `others`: what was found of the same pictures under further backbones.
 
     Raises NothingUsable for fewer than two classes with pictures to learn from.
     """
-    record.extracted(listing, found)
+    record.extracted(listing, found, others)
     progress.note(f"bottlenecks: {record.computed} computed, {record.cached} from the cache")
     kept = [listing.examples[row] for row in found.rows]
     learnable = {example.label for example in kept if not example.part}

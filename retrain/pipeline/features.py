@@ -86,11 +86,11 @@ def named(backbone: str | Backbone | Sequence[str | Backbone]) -> list[str | Bac
         several = list(backbone)
     else:
         several = [backbone] if os.path.exists(backbone) else [name.strip() for name in backbone.split(",")]
+    if not several or "" in several:
+        raise UsageError(f"--backbone '{backbone}' names nothing; for the names see: retrain backbones")
     for number, one in enumerate(several):
         if one in several[:number]:
             raise UsageError(f"--backbone names {one} twice; name it once")
-    if not several or "" in several:
-        raise UsageError(f"--backbone '{backbone}' names nothing; for the names see: retrain backbones")
     return several
 
 

@@ -75,7 +75,7 @@ class Judged:
             "precision": self.precision,
             **{
                 name: [one.as_json() for one in compared]
-                for name, compared in (("backbones", self.final.backbones), ("views", self.final.views))
+                for name, compared in (("compared_backbones", self.final.backbones), ("compared_views", self.final.views))
                 if compared
             },
         }

@@ -106,7 +106,7 @@ class Looker:
             features = self._plain(np.arange(len(parts.parts)))
         learnt = np.array([part not in ("test", "left-out") for part in parts.parts])
         augmented, several = _empty(features, len(to_learn)), _empty(features, len(to_test))
-        for rows, wanted in ((np.flatnonzero(learnt), (*to_learn, *to_test)), (np.flatnonzero(~learnt), tuple(to_test))):
+        for rows, wanted in ((np.flatnonzero(learnt), (*to_learn, *to_test)), (parts.rows("test"), tuple(to_test))):
             if not len(rows) or not wanted:
                 continue
             of_views = self._views(rows, wanted, features)

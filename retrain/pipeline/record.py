@@ -90,15 +90,15 @@ class Record:
         self.skipped.append(Skipped(path, reason, detail))
         self.used -= 1
 
-    def extracted(self, listing: Listing, found: Bottlenecks) -> None:
-        """Note what was found and what could not be read."""
+    def extracted(self, listing: Listing, found: Bottlenecks, others: Sequence[Bottlenecks] = ()) -> None:
+        """Note what was found and what could not be read. `others`: of the same pictures, under further backbones."""
         self.skipped += listing.skipped
         self.skipped += [
             Skipped(listing.examples[row].path, problem.reason, problem.detail)
             for row, problem in sorted(found.problems.items())
         ]
-        self.used, self.computed = len(found.rows), found.computed
-        self.cached = max(0, len(found.rows) - found.computed)
+        self.used, self.computed = len(found.rows), found.computed + sum(other.computed for other in others)
+        self.cached = max(0, (1 + len(others)) * len(found.rows) - self.computed)
         rows = sorted(
             f"{listing.examples[row].label}\0{sha256}" for row, sha256 in zip(found.rows, found.hashes, strict=True)
         )
@@ -153,8 +153,14 @@ class Record:
             "started": self._started.isoformat(timespec="seconds"),
             "seconds": {**self._seconds, "total": round(time.perf_counter() - self._clock, 3)},
             "peak_memory_mib": _peak_memory_mib(),
-            "counts": {"used": self.used, "skipped": len(self.skipped), "computed": self.computed, "cached": self.cached},
-            "views": self._views,
+            "counts": {
+                "used": self.used,
+                "skipped": len(self.skipped),
+                "computed": self.computed,
+                "cached": self.cached,
+                "views_computed": self._views["computed"],
+                "views_cached": self._views["cached"],
+            },
             "skipped": [{"path": item.path, "reason": item.reason, "detail": item.detail} for item in self.skipped],
         }
 

@@ -18,6 +18,7 @@ from retrain import backbones, distortions, views
 from retrain.dataset import Split
 from retrain.errors import BadImage
 from retrain.evaluation.paired import Paired, paired
+from retrain.finetune import epoch_count
 from retrain.images import read_bytes
 from retrain.pipeline.examples import Examples
 from retrain.pipeline.features import Extractor, open_extractor
@@ -26,7 +27,7 @@ from retrain.pipeline.learnt import Learnt, learn
 from retrain.pipeline.look import Looker
 from retrain.pipeline.record import Record
 from retrain.pipeline.seen import Seen
-from retrain.pipeline.tuned import FineTuner, Outcome, Tuning, epochs_for
+from retrain.pipeline.tuned import FineTuner, Outcome, Tuning
 from retrain.progress import Progress
 from retrain.runner import Run, cores
 from retrain.settings import AugmentSettings, HeadSettings
@@ -164,7 +165,7 @@ class Search:
         frozen = judge(self._examples, self._parts, self._learn, final, [seen], self._record, self._default.precision)
         for named, blocks in BLOCKS.items():
             name = f"fine-tuning {named}"
-            epochs = epochs_for(len(self._learn), self._tuning.settings) * (1 + self._tuning.settings.refit)
+            epochs = epoch_count(len(self._learn), self._tuning.settings) * (1 + self._tuning.settings.refit)
             cost = len(self._learn) * epochs * _STEP * self._milliseconds / 1000 / cores() * (0.7 if blocks is None else 1)
             if cost > self._ends - time.monotonic():
                 self._tell(Trial(name, cost, None, False))

@@ -206,7 +206,7 @@ class _Line:
             record.chosen([(one.backbone, one.weights, one.network.engine) for one in self.extractors])
         with record.stage("bottlenecks"):
             found = extract_all(listing, self.extractors, layout, self._run, progress)
-            examples = usable(listing, found[0], record, progress)
+            examples = usable(listing, found[0], record, progress, found[1:])
         with record.stage("split"):
             examples, split = choose_groups(listing, examples, self._split, self._head, self.target, record, progress)
             self.parts = divide_examples(examples, split, self.target, record, progress)

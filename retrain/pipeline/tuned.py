@@ -32,7 +32,7 @@ from retrain.storage import RATE_PAGE, Layout, write_atomically
 
 NAME = "fine-tuned"
 TRAIN, VALIDATION = ("train",), ("validation",)
-_STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 500, 5, 15
+_SURE = np.float32(0.3)  # times the logits of the head that fine-tuning begins with
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class FineTuner:
         self._tuning, self._layout, self._run, self._progress = tuning, layout, run, progress
         self._sizes = (*tuning.image_sizes, extractor.backbone.image_size)
         self._learn = rows_to_learn(parts)
-        self._epochs = epochs_for(len(parts.rows("train")), tuning.settings)
+        self._epochs = finetune.epoch_count(len(parts.rows("train")), tuning.settings)
 
     def fine_tune(self, tta: bool, record: Record) -> Outcome:
         """Return the tuned backbone, or the one that was there before where that says more of the validation part.
@@ -143,8 +143,9 @@ class FineTuner:
         to_learn, to_choose = self._squares(squares, learn), self._squares(squares, validate)
         classes = self._examples.classes[self._rows(TRAIN + VALIDATION)]
         return finetune.fine_tune(
-            self._extractor.backbone, self._first_head(learn), squares, classes, to_learn, to_choose, settings, self._tuning.augment, image_sizes=self._sizes, checkpoint=checkpoint,
-            key=self._key(settings, learn), summaries=self._tuning.summaries, **self._common(),
+            self._extractor.backbone, self._first_head(learn), squares, classes, to_learn, to_choose, settings,
+            self._tuning.augment, image_sizes=self._sizes, checkpoint=checkpoint, key=self._key(settings, learn),
+            summaries=self._tuning.summaries, **self._common(),
         )  # fmt: skip
 
     def _squares(self, squares: pixels.Pixels, parts: tuple[str, ...]) -> np.ndarray:
@@ -166,11 +167,14 @@ class FineTuner:
         }  # fmt: skip
 
     def _first_head(self, parts: tuple[str, ...]) -> Head:
-        """Return a head that has learnt from these parts only, to begin with."""
+        """Return a head that has learnt from these parts only, to begin with; it is made less sure of itself.
+
+        With labels smoothed and pictures distorted, a head as sure as one on the plain features would be unlearnt first.
+        """
         rows, l2 = self._rows(parts), self._frozen.fitted.sweep.l2
-        return head.fit(
-            self._seen.to_learn(rows), self._examples.classes[rows], len(self._examples.labels), l2, self._tuning.head
-        )
+        classes, count = self._examples.classes[rows], len(self._examples.labels)
+        first = head.fit(self._seen.to_learn(rows), classes, count, l2, self._tuning.head)
+        return Head(_SURE * first.kernel, _SURE * first.bias)
 
     def _pixels(self, *parts: str) -> pixels.Pixels:
         """Return the pictures of some parts, one part after the other."""
@@ -231,12 +235,6 @@ class FineTuner:
         scores, classes = self._said(final, seen)
         right = float((scores.argmax(axis=1) == classes).mean())
         return Compared(extractor.backbone.name, float(losses.mean()), right, seen.milliseconds, gain, kept)
-
-
-def epochs_for(pictures: int, settings: FineTuneSettings) -> int:
-    """Return how many times so many pictures are learnt from."""
-    usual = round(_STEPS * settings.tuning_batch / max(pictures, 1))
-    return settings.epochs or min(max(usual, _LEAST_EPOCHS), _MOST_EPOCHS)
 
 
 def _readable(squares: pixels.Pixels, rows: np.ndarray) -> np.ndarray:
