@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ import pytest
 from PIL import Image
 
 from retrain.backbones import Backbone
-from retrain.bottlenecks import Bottlenecks, Space, Store, extract
+from retrain.bottlenecks import Bottlenecks, Space, Store, extract, extract_views, stacked
 from retrain.bottlenecks.store import Entry
 from retrain.errors import EnvironmentProblem
 from retrain.progress import Silent
@@ -76,6 +78,18 @@ class Cache:
         self.notes = heard.notes
         return found
 
+    def views(self, paths: Iterable[object], names: Sequence[str], **options: object) -> list[Bottlenecks]:
+        """What `extract_views` says, each view in the space of its name."""
+        heard = Heard()
+        with ExitStack() as opened:
+            spaces = [SPACE._replace(preprocessing=name) for name in names]
+            stores = [opened.enter_context(Store(self.path, space, heard)) for space in spaces]
+            words = [str(path) for path in paths]
+            options = {"progress": heard, **options}
+            found = extract_views(words, stores, self.network, names, TINY_SIZE, TINY_FEATURES, **options)
+        self.notes = heard.notes
+        return found
+
     def sql(self, statement: str, *values: object) -> list[tuple]:
         connection = sqlite3.connect(self.path)
         try:
@@ -95,13 +109,10 @@ def pictures(tmp_path: Path) -> list[Path]:
     return [draw(tmp_path / "pictures" / f"{number:02}.png", RED, number) for number in range(20)]
 
 
-def computed_anew(flatbuffer: bytes, paths: Iterable[Path]) -> np.ndarray:
+def computed_anew(flatbuffer: bytes, paths: Iterable[Path], view: str = "squash") -> np.ndarray:
     runner = Runner(flatbuffer)
     return np.concatenate(
-        [
-            runner.features(render(decode_for(path.read_bytes(), TINY_SIZE), "squash", TINY_SIZE)[np.newaxis])
-            for path in paths
-        ]
+        [runner.features(render(decode_for(path.read_bytes(), TINY_SIZE), view, TINY_SIZE)[np.newaxis]) for path in paths]
     )
 
 
@@ -334,6 +345,226 @@ def test_a_damaged_index_never_gives_one_picture_the_features_of_another(cache: 
     cache.path.write_bytes(raw.replace(entry, key + bytes([8])))
     after = cache.extract(pictures)
     assert len(after.rows) == 20 and np.array_equal(after.features, before.features)
+
+
+# --- several views
+
+
+SEVERAL = ("squash(flip=1)", "squash(width=0.8,turn=5)", "squash")
+
+
+def computed(found: Iterable[Bottlenecks]) -> list[int]:
+    return [of_view.computed for of_view in found]
+
+
+@pytest.fixture
+def rendered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is read, decoded and rendered: 'read', 'decode', and names of views."""
+    seen: list[str] = []
+
+    def noted(module: str, name: str, say: Callable) -> None:
+        function = getattr(sys.modules[module], name)
+        monkeypatch.setattr(sys.modules[module], name, lambda *given: (seen.append(say(*given)), function(*given))[1])
+
+    noted("retrain.bottlenecks.extract", "read_bytes", lambda *_: "read")
+    noted("retrain.views", "decode_for", lambda *_: "decode")
+    noted("retrain.views", "render", lambda _picture, view, _size: view)
+    return seen
+
+
+@pytest.fixture
+def long_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let files count as unchanged for long, so that they are known by their times."""
+    monkeypatch.setattr("retrain.bottlenecks.store._FRESH_NS", 0)
+
+
+def test_of_several_views_each_has_the_features_that_it_has_alone(cache: Cache, pictures: list[Path]) -> None:
+    found = cache.views(pictures, SEVERAL)
+    assert computed(found) == [20, 20, 20]
+    for name, of_view in zip(SEVERAL, found, strict=True):
+        assert np.array_equal(of_view.features, computed_anew(cache.flatbuffer, pictures, name))
+        assert of_view.hashes == found[0].hashes and of_view.rows.tolist() == list(range(20))
+        again = cache.extract(pictures, SPACE._replace(preprocessing=name), name)
+        assert again.computed == 0 and np.array_equal(again.features, of_view.features)
+    assert len({of_view.features.tobytes() for of_view in found}) == 3
+
+
+def test_a_file_is_read_and_decoded_once_for_all_of_its_views(
+    cache: Cache, pictures: list[Path], rendered: list[str]
+) -> None:
+    cache.views(pictures, SEVERAL)
+    assert Counter(rendered) == {"read": 20, "decode": 20, **dict.fromkeys(SEVERAL, 20)}
+
+
+@pytest.mark.parametrize("unchanged", [False, True])
+def test_views_are_computed_once_and_of_more_of_them_only_the_new_ones(
+    cache: Cache, pictures: list[Path], rendered: list[str], unchanged: bool, request: pytest.FixtureRequest
+) -> None:
+    if unchanged:
+        request.getfixturevalue("long_unchanged")
+    first = cache.views(pictures, SEVERAL[:2])
+    rendered.clear()
+    second = cache.views(pictures, SEVERAL[:2])
+    assert computed(second) == [0, 0] and rendered == ([] if unchanged else ["read"] * 20)
+    rendered.clear()
+    third = cache.views(pictures, SEVERAL)
+    assert computed(third) == [0, 0, 20]
+    assert Counter(rendered) == {"read": 20, "decode": 20, SEVERAL[2]: 20}
+    for before, after in zip(first, third, strict=False):
+        assert np.array_equal(before.features, after.features)
+
+
+def test_of_new_files_all_views_are_computed_and_of_old_ones_those_that_are_lacking(
+    cache: Cache, pictures: list[Path], rendered: list[str]
+) -> None:
+    cache.views(pictures[:15], SEVERAL[:1])
+    cache.views(pictures[5:10], SEVERAL[1:2])
+    rendered.clear()
+    found = cache.views(pictures, SEVERAL[:2])
+    assert computed(found) == [5, 15]
+    assert Counter(rendered) == {"read": 20, "decode": 15, SEVERAL[0]: 5, SEVERAL[1]: 15}
+    for name, of_view in zip(SEVERAL, found, strict=False):
+        assert np.array_equal(of_view.features, computed_anew(cache.flatbuffer, pictures, name))
+
+
+def test_a_bad_file_is_bad_in_every_view_and_is_not_decoded_again(
+    cache: Cache, pictures: list[Path], rendered: list[str]
+) -> None:
+    pictures[4].write_bytes(b"%PDF-1.4")
+    (pictures[5]).unlink()
+    for _ in range(2):
+        rendered.clear()
+        for of_view in cache.views(pictures, SEVERAL):
+            reasons = {row: problem.reason for row, problem in of_view.problems.items()}
+            assert reasons == {4: "unsupported-format", 5: "missing"}
+            assert of_view.rows.tolist() == [0, 1, 2, 3, *range(6, 20)]
+    assert rendered.count("decode") == 0 and rendered.count("read") == 20
+
+
+@pytest.mark.usefixtures("long_unchanged")
+@pytest.mark.parametrize("survives", [0, 1, 2])
+def test_a_run_killed_while_views_are_written_lacks_no_more_than_those_and_they_are_computed(
+    cache: Cache, pictures: list[Path], survives: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, added = Store.add, []
+
+    def killed(store: Store, *given: object) -> None:
+        if len(added) == survives:
+            raise KeyboardInterrupt
+        added.append(add(store, *given))
+
+    with monkeypatch.context() as context:
+        context.setattr(Store, "add", killed)
+        with pytest.raises(KeyboardInterrupt):
+            cache.views(pictures, SEVERAL)
+    found = cache.views(pictures, SEVERAL)
+    assert computed(found) == [0] * survives + [20] * (3 - survives) and cache.notes == []
+    for name, of_view in zip(SEVERAL, found, strict=True):
+        assert np.array_equal(of_view.features, computed_anew(cache.flatbuffer, pictures, name))
+
+
+@pytest.mark.parametrize("unchanged", [False, True])
+def test_a_damaged_row_of_one_view_is_computed_again_and_no_other(
+    cache: Cache, pictures: list[Path], rendered: list[str], unchanged: bool, request: pytest.FixtureRequest
+) -> None:
+    if unchanged:
+        request.getfixturevalue("long_unchanged")
+    before = cache.views(pictures, SEVERAL)
+    cache.sql("UPDATE feature SET crc32 = crc32 + 1 WHERE id IN (SELECT id FROM feature WHERE space = 2 LIMIT 3)")
+    rendered.clear()
+    after = cache.views(pictures, SEVERAL)
+    assert computed(after) == [0, 3, 0] and [name for name in rendered if name in SEVERAL] == [SEVERAL[1]] * 3
+    assert len(cache.notes) == 1 and cache.notes[0].startswith("3 damaged rows of the feature cache")
+    for one, other in zip(before, after, strict=True):
+        assert np.array_equal(one.features, other.features)
+    assert computed(cache.views(pictures, SEVERAL)) == [0, 0, 0] and cache.notes == []
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_a_cache_that_is_none_is_put_aside_once_for_all_views(cache: Cache, pictures: list[Path], name: str) -> None:
+    before = cache.views(pictures, SEVERAL)
+    UNUSABLE[name](cache)
+    after = cache.views(pictures, SEVERAL)
+    assert computed(after) == [20, 20, 20] and len(cache.notes) == 1
+    assert len(list(cache.path.parent.glob("bottlenecks.sqlite.*"))) == 1
+    assert all(np.array_equal(one.features, other.features) for one, other in zip(before, after, strict=True))
+    assert computed(cache.views(pictures, SEVERAL)) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["feature", "sqlite_autoindex_feature_1", "bad", "file"])
+def test_a_damaged_page_that_is_found_when_all_views_are_open_costs_one_note(
+    cache: Cache, pictures: list[Path], name: str
+) -> None:
+    before = cache.views(pictures, SEVERAL)
+    ((page,),) = cache.sql("SELECT rootpage FROM sqlite_master WHERE name = ?", name)
+    ((size,),) = cache.sql("PRAGMA page_size")
+    with cache.path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xa5" * size)
+    after = cache.views(pictures, SEVERAL)
+    assert all(np.array_equal(one.features, other.features) for one, other in zip(before, after, strict=True))
+    assert len(cache.notes) == 1 and computed(cache.views(pictures, SEVERAL)) == [0, 0, 0]
+
+
+def no_number_of_dark_ones(runner: Runner) -> Runner:
+    """Let a network give what is no number for pictures that are nearly black."""
+    features = runner.features
+    runner.features = lambda pixels: features(pixels) * (1 if pixels.mean() > 40 else np.float32(np.nan))  # type: ignore
+    return runner
+
+
+def test_a_view_with_features_that_are_no_numbers_is_bad_alone_and_the_picture_stands_in_for_it(
+    cache: Cache, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("squash", "squash(brightness=0.2)", "squash(flip=1)")
+    module = sys.modules["retrain.bottlenecks.extract"]  # by its name a function is found
+    monkeypatch.setattr(module, "open_network", lambda network: no_number_of_dark_ones(Runner(network.data)))
+    for again in (False, True):
+        plain, dark, mirrored = cache.views(pictures, names)
+        assert len(plain.rows) == len(mirrored.rows) == 20 and len(dark.rows) == 0
+        assert {problem.reason for problem in dark.problems.values()} == {"bad-features"} and len(dark.problems) == 20
+        assert computed((plain, dark, mirrored)) == ([0, 0, 0] if again else [20, 0, 20])
+        seen = stacked(plain.features, plain.hashes, [dark, mirrored])
+        assert np.array_equal(seen[:, 0], plain.features) and np.array_equal(seen[:, 1], plain.features)
+        assert np.array_equal(seen[:, 2], mirrored.features)
+
+
+def of_view(rows: list[int], hashes: Sequence[str], value: float) -> Bottlenecks:
+    features = np.full((len(rows), 2), value, np.float32) + np.arange(len(rows), dtype=np.float32)[:, np.newaxis]
+    return Bottlenecks(np.array(rows, np.int64), tuple(hashes), features, {}, {}, 0)
+
+
+def test_views_are_stacked_beside_their_picture_and_only_where_the_bytes_are_the_same() -> None:
+    plain = np.arange(8, dtype=np.float32).reshape(4, 2)
+    seen = stacked(plain, ["a", "b", "c", "d"], [of_view([0, 2, 3], "acd", 100), of_view([0, 1, 2, 3], "abXd", 200)])
+    assert seen.shape == (4, 3, 2) and seen.dtype == np.float32
+    assert np.array_equal(seen[:, 0], plain)
+    assert seen[:, 1, 0].tolist() == [100, plain[1, 0], 101, 102]
+    assert seen[:, 2, 0].tolist() == [200, 201, plain[2, 0], 203]
+    assert np.array_equal(stacked(plain, "abcd", []), plain[:, np.newaxis])
+
+
+def test_a_file_that_changes_between_the_picture_and_its_views_is_seen_as_the_picture_was(
+    cache: Cache, pictures: list[Path]
+) -> None:
+    plain = cache.extract(pictures)
+    draw(pictures[3], (40, 60, 200), 99)
+    pictures[7].write_bytes(b"gone")
+    found = cache.views(pictures, SEVERAL[:2])
+    seen = stacked(plain.features, plain.hashes, found)
+    for row in range(20):
+        same = np.array_equal(seen[row, 1], plain.features[row]) and np.array_equal(seen[row, 2], plain.features[row])
+        assert same is (row in (3, 7))
+
+
+def test_what_was_computed_before_damage_was_found_is_not_computed_again(
+    cache: Cache, pictures: list[Path], rendered: list[str]
+) -> None:
+    cache.views(pictures, SEVERAL[:1])
+    cache.sql("UPDATE feature SET crc32 = crc32 + 1")
+    rendered.clear()
+    found = cache.views(pictures, SEVERAL[:2])
+    assert computed(found) == [20, 20] and rendered.count(SEVERAL[1]) == 20
 
 
 # --- several processes, and none at the end

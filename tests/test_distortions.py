@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from retrain import distortions, views
-from retrain.distortions import NAMES, Distortion, draw, matrices, named, parse
+from retrain import views
+from retrain.distortions import NAMES, Distortion, Drawn, draw, drawn, matrices, parse
 from retrain.errors import UsageError
 from retrain.images import Picture
 from retrain.settings import AugmentSettings
@@ -48,7 +48,7 @@ def noise(width: int = 70, height: int = 50, seed: int = 1) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def shown(image: Image.Image, distortion: Distortion, size: int = SIZE) -> np.ndarray:
+def shown(image: Image.Image, distortion: Distortion | Drawn, size: int = SIZE) -> np.ndarray:
     return np.asarray(distortion.apply(image, size)).astype(int)
 
 
@@ -64,11 +64,10 @@ def test_the_name_of_a_distortion_gives_it_back(distortion: Distortion) -> None:
     assert parse(distortion.name) == distortion
 
 
-@given(SETTINGS, st.integers(0, 5))
+@given(SETTINGS, st.integers(1, 64))
 @settings(max_examples=50)
-def test_what_was_drawn_has_a_name_that_gives_it_back(drawn: AugmentSettings, count: int) -> None:
-    found = named(count, drawn)
-    assert len(found) == count and [parse(one.name) for one in found] == found
+def test_the_name_of_what_is_drawn_for_each_picture_gives_it_back(limits: AugmentSettings, number: int) -> None:
+    assert parse(Drawn(number, limits).name) == Drawn(number, limits)
 
 
 def test_a_name_says_only_what_is_changed() -> None:
@@ -119,6 +118,21 @@ def test_different_distortions_have_different_names(first: Distortion, second: D
         "(height=-0.5)",
         "(Flip=1)",
         "(flip=١)",
+        "~(flip=1,crop=25,scale=15,brightness=15,colour=20,rotation=8)",
+        "~1",
+        "~1()",
+        "~1(flip=1)",
+        "~1(flip=1,crop=25,scale=15,brightness=15,colour=20,rotation=8",
+        "~01(flip=1,crop=25,scale=15,brightness=15,colour=20,rotation=8)",
+        "~-1(flip=1,crop=25,scale=15,brightness=15,colour=20,rotation=8)",
+        "~1234(flip=1,crop=25,scale=15,brightness=15,colour=20,rotation=8)",
+        "~1(crop=25,flip=1,scale=15,brightness=15,colour=20,rotation=8)",
+        "~1(flip=2,crop=25,scale=15,brightness=15,colour=20,rotation=8)",
+        "~1(flip=1,crop=91,scale=15,brightness=15,colour=20,rotation=8)",
+        "~1(flip=1,crop=-1,scale=15,brightness=15,colour=20,rotation=8)",
+        "~1(flip=1,crop=2.5,scale=15,brightness=15,colour=20,rotation=8)",
+        "~1(flip=1,crop=25,scale=15,brightness=15,colour=20,rotation=8,augment=2)",
+        "1(flip=1,crop=25,scale=15,brightness=15,colour=20,rotation=8)",
     ],
 )
 def test_what_is_no_name_is_refused_in_one_line(name: str) -> None:
@@ -127,13 +141,13 @@ def test_what_is_no_name_is_refused_in_one_line(name: str) -> None:
     assert str(refused.value) == f"'{name}' is no distortion that this version knows"
 
 
-@given(st.text(alphabet="()=,.-0123456789einaflpwdthxyu ", max_size=24))
+@given(st.text(alphabet="~()=,.-0123456789einaflpwdthxyu ", max_size=24))
 def test_any_text_is_a_name_or_refused(text: str) -> None:
     try:
         found = parse(text)
     except UsageError:
         return
-    assert found.name == text and found.width > 0 and found.height > 0
+    assert found.name == text and (isinstance(found, Drawn) or min(found.width, found.height) > 0)
 
 
 # --- what is shown
@@ -221,11 +235,11 @@ def test_without_colour_a_picture_is_grey() -> None:
 
 @given(st.lists(ANY, min_size=1, max_size=4))
 def test_many_matrices_at_once_are_those_of_each_alone(several: list[Distortion]) -> None:
-    drawn = np.array([astuple(one) for one in several])
-    found = matrices(drawn)
+    numbers = np.array([astuple(one) for one in several])
+    found = matrices(numbers)
     assert found.shape == (len(several), 2, 3)
     for row, one in enumerate(several):
-        assert np.array_equal(found[row], matrices(drawn[row : row + 1])[0])
+        assert np.array_equal(found[row], matrices(numbers[row : row + 1])[0])
         centre = found[row] @ (0.5, 0.5, 1)
         assert centre == pytest.approx((0.5 + one.x, 0.5 + one.y)), "the middle of the square is that of the window"
         assert abs(np.linalg.det(found[row, :, :2])) == pytest.approx(one.width * one.height)
@@ -234,17 +248,66 @@ def test_many_matrices_at_once_are_those_of_each_alone(several: list[Distortion]
 # --- drawing
 
 
+USUAL = AugmentSettings()
+
+
 def test_the_same_settings_give_the_same_names_and_the_first_of_a_larger_number_are_the_same() -> None:
-    many = named(9, AugmentSettings())
+    many = drawn(9, USUAL)
+    names = [one.name for one in many]
+    assert [one.name for one in drawn(9, USUAL)] == names and drawn(4, USUAL) == many[:4] and drawn(0, USUAL) == []
+    assert drawn(9, AugmentSettings(augment=64)) == many == drawn(9, replace(USUAL, augment=3)), "their number is no part"
+    assert all(one.settings.augment == 0 and parse(one.name) == one for one in many)
+    assert len(set(names)) == 9 and [one.number for one in many] == list(range(1, 10))
+    assert not {one.name for one in drawn(9, replace(USUAL, rotation=USUAL.rotation + 1))} & set(names)
+
+
+def test_every_strength_is_in_the_name_and_the_number() -> None:
+    other = {"flip": False, "crop": 1, "scale": 1, "brightness": 1, "colour": 1, "rotation": 1}
+    names = {Drawn(1, USUAL).name, Drawn(2, USUAL).name}
+    names |= {Drawn(1, replace(USUAL, **{kind: value})).name for kind, value in other.items()}
+    assert len(names) == 8
+    assert Drawn(3, AugmentSettings(flip=False, crop=1, scale=2, brightness=3, colour=4, rotation=5)).name == (
+        "~3(flip=0,crop=1,scale=2,brightness=3,colour=4,rotation=5)"
+    )
+
+
+def test_a_picture_is_seen_the_same_every_time_but_each_in_another_way() -> None:
+    pictures = [noise(seed=seed) for seed in range(12)]
+    before = [picture.tobytes() for picture in pictures]
+    first = [shown(picture, Drawn(1, USUAL)) for picture in pictures]
     np.random.default_rng(0).normal(size=99)
-    assert named(9, AugmentSettings()) == many and named(4, AugmentSettings()) == many[:4] and named(0, AugmentSettings()) == []
-    assert named(9, AugmentSettings(augment=64)) == many, "the number is no property of a view"
-    assert len({one.name for one in many}) == 9
-    assert named(9, AugmentSettings(rotation=11)) != many
+    for picture, view in zip(pictures, first, strict=True):
+        again = parse(Drawn(1, AugmentSettings(augment=64)).name)
+        assert np.array_equal(shown(picture.copy(), again), view)
+        assert not np.array_equal(shown(picture, Drawn(2, USUAL)), view), "each number is drawn anew"
+    assert [picture.tobytes() for picture in pictures] == before
+
+
+def test_half_of_the_pictures_are_exchanged_left_for_right_and_not_always_the_same_ones() -> None:
+    """With all else off, a view is the picture or its exact mirror image."""
+    flip = AugmentSettings(crop=0, scale=0, brightness=0, colour=0, rotation=0)
+    mirrored = []
+    for seed in range(40):
+        plain, seen = squashed(noise(seed=seed)), [shown(noise(seed=seed), one) for one in drawn(2, flip)]
+        assert all(np.array_equal(one, plain) or np.array_equal(one, plain[:, ::-1]) for one in seen)
+        mirrored.append([not np.array_equal(one, plain) for one in seen])
+        assert np.array_equal(shown(noise(seed=seed), Drawn(1, replace(flip, flip=False))), plain)
+    first, second = np.array(mirrored).T
+    assert 10 <= first.sum() <= 30 and 10 <= second.sum() <= 30 and 10 <= (first != second).sum() <= 30
+
+
+def test_what_is_drawn_for_a_picture_keeps_to_the_settings() -> None:
+    """What is white stays where it is, and is darkened by no more than was allowed."""
+    rng = np.random.default_rng(2)
+    pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    pixels[:, 8:] = 255
+    still = AugmentSettings(flip=False, crop=0, scale=0, rotation=0)
+    seen = [shown(Image.fromarray(pixels), one)[:, 8:] for one in drawn(20, still)]
+    assert all(one.min() > 255 * (1 - USUAL.brightness / 100) - 2 for one in seen) and min(map(np.min, seen)) < 250
 
 
 KINDS = {
-    "crop": ("x", "y", "width"),
+    "crop": ("x", "y", "width", "height"),
     "rotation": ("turn",),
     "brightness": ("brightness",),
     "colour": ("colour",),
@@ -252,45 +315,46 @@ KINDS = {
 }
 
 
-def columns(drawn: AugmentSettings, count: int = 40) -> dict[str, set[float]]:
-    found = named(count, drawn)
-    return {name: {getattr(one, name) for one in found} for name in NAMES}
+def columns(limits: AugmentSettings, seed: int = 3) -> dict[str, np.ndarray]:
+    return dict(zip(NAMES, draw(40, limits, np.random.default_rng(seed)).T, strict=True))
 
 
 def test_by_default_every_kind_of_distortion_is_drawn() -> None:
-    found = columns(AugmentSettings())
-    assert found.pop("flip") == {0.0, 1.0}
-    assert all(len(values) >= 30 for values in found.values())
+    found = columns(USUAL)
+    assert set(found.pop("flip")) == {0.0, 1.0}
+    assert all(len(set(values)) >= 39 for values in found.values())
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_switch_at_0_turns_its_kind_off_and_leaves_the_others_as_they_are(kind: str) -> None:
-    still = {"crop": 0, "scale": 0} if kind == "crop" else {kind: False if kind == "flip" else 0}
-    usual, found = columns(AugmentSettings(scale=0) if kind == "crop" else AugmentSettings()), columns(AugmentSettings(**still))
-    fields = {"x", "y", "width", "height"} if kind == "crop" else set(KINDS[kind])
+    usual = replace(USUAL, scale=0) if kind == "crop" else USUAL
+    before, after = columns(usual), columns(replace(usual, **{kind: False if kind == "flip" else 0}))
     for name in NAMES:
-        assert (found[name] == {getattr(Distortion(), name)}) if name in fields else found[name] == usual[name]
-        assert len(usual[name]) > 1
+        if name in KINDS[kind]:
+            assert (after[name] == getattr(Distortion(), name)).all() and len(set(before[name])) > 1
+        else:
+            assert np.array_equal(after[name], before[name])
 
 
 def test_without_scale_a_window_has_the_proportions_of_the_picture() -> None:
-    stretched, still = named(40, AugmentSettings()), named(40, AugmentSettings(scale=0))
-    assert all(one.width == one.height for one in still) and len({one.width for one in still}) > 30
-    assert all(one.width != one.height for one in stretched)
-    assert [(one.x, one.y, one.turn, one.flip) for one in still] == [(one.x, one.y, one.turn, one.flip) for one in stretched]
+    stretched, still = columns(USUAL), columns(replace(USUAL, scale=0))
+    assert np.array_equal(still["width"], still["height"]) and (stretched["width"] != stretched["height"]).all()
+    for name in ("x", "y", "turn", "flip", "brightness", "colour"):
+        assert np.array_equal(still[name], stretched[name])
 
 
 def test_with_everything_off_a_view_is_the_picture() -> None:
     off = AugmentSettings(flip=False, crop=0, scale=0, brightness=0, colour=0, rotation=0)
-    assert set(named(5, off)) == {Distortion()}
+    for seed, one in enumerate(drawn(5, off)):
+        assert np.array_equal(shown(noise(seed=seed), one), squashed(noise(seed=seed)))
 
 
 @given(SETTINGS, st.integers(0, 2**31))
 @settings(max_examples=60)
 def test_no_distortion_goes_beyond_its_settings(limits: AugmentSettings, seed: int) -> None:
-    drawn = draw(30, limits, np.random.default_rng(seed))
-    assert drawn.shape == (30, 8) and drawn.dtype == np.float64 and np.isfinite(drawn).all()
-    flip, width, height, x, y, turn, brightness, colour = drawn.T
+    found = draw(30, limits, np.random.default_rng(seed))
+    assert found.shape == (30, 8) and found.dtype == np.float64 and np.isfinite(found).all()
+    flip, width, height, x, y, turn, brightness, colour = found.T
     least, stretch = 1 - limits.crop / 100, 1 + limits.scale / 100
     assert set(flip) <= ({0, 1} if limits.flip else {0})
     for side in (width, height):
@@ -303,13 +367,14 @@ def test_no_distortion_goes_beyond_its_settings(limits: AugmentSettings, seed: i
 
 
 def test_drawn_values_fill_the_range_that_is_allowed() -> None:
-    drawn = dict(zip(NAMES, draw(4000, AugmentSettings(), np.random.default_rng(5)).T, strict=True))
-    assert drawn["flip"].mean() == pytest.approx(0.5, abs=0.05)
-    for name, low, high in (("turn", -10, 10), ("brightness", 0.9, 1.1), ("colour", 0.9, 1.1)):
-        assert drawn[name].min() == pytest.approx(low, rel=0.02) and drawn[name].max() == pytest.approx(high, rel=0.02)
-        assert drawn[name].mean() == pytest.approx((low + high) / 2, abs=0.05 * (high - low))
-    assert drawn["width"].min() < 0.85 / 1.1 * 1.03 and drawn["width"].max() > 1.1 / 1.03
-    ratio = np.log(drawn["width"] / drawn["height"])
+    limits = AugmentSettings(crop=15, scale=10, brightness=10, colour=20, rotation=8)
+    found = dict(zip(NAMES, draw(4000, limits, np.random.default_rng(5)).T, strict=True))
+    assert found["flip"].mean() == pytest.approx(0.5, abs=0.05)
+    for name, low, high in (("turn", -8, 8), ("brightness", 0.9, 1.1), ("colour", 0.8, 1.2)):
+        assert found[name].min() == pytest.approx(low, rel=0.02) and found[name].max() == pytest.approx(high, rel=0.02)
+        assert found[name].mean() == pytest.approx((low + high) / 2, abs=0.05 * (high - low))
+    assert found["width"].min() < 0.85 / 1.1 * 1.03 and found["width"].max() > 1.1 / 1.03
+    ratio = np.log(found["width"] / found["height"])
     assert abs(ratio.mean()) < 0.01 and ratio.max() > math.log(1.1**2) * 0.95
-    assert np.corrcoef(drawn["x"], drawn["y"])[0, 1] == pytest.approx(0, abs=0.06)
-    assert abs(drawn["x"]).max() > 0.07 and distortions.DECIMALS == 3
+    assert np.corrcoef(found["x"], found["y"])[0, 1] == pytest.approx(0, abs=0.06)
+    assert abs(found["x"]).max() > 0.07

@@ -337,3 +337,111 @@ def test_a_feature_that_hardly_varies_does_not_decide_about_new_pictures() -> No
     new, truth = clouds(300, seed=5)
     other = np.full((300, 4), 0.1 * spread, np.float32)
     assert accuracy(fitted, np.hstack([new, other]), truth) > 0.9
+
+
+# --- several views of each picture
+
+
+def with_noise(features: np.ndarray, count: int, seed: int = 7) -> np.ndarray:
+    """Views of each row that say nothing beside one that is the row: float32 (n, 1 + count, size), the row last."""
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(features.mean(axis=0), features.std(axis=0), (count, *features.shape))
+    return np.stack([*noise, features], axis=1).astype(np.float32)
+
+
+def test_a_single_view_gives_the_same_bytes_as_none() -> None:
+    features, labels = clouds(90, spread=2.0)
+    without, single = (
+        fit_best(features, labels, 3, np.zeros(90, bool), np.arange(90), QUICK),
+        fit_best(features[:, np.newaxis], labels, 3, np.zeros(90, bool), np.arange(90), QUICK),
+    )
+    assert same(without.head, single.head) and without.sweep == single.sweep and without.history == single.history
+    assert np.array_equal(without.said(features), single.said(features))
+    assert same(fit(features, labels, 3, 1e-3, QUICK), fit(features[:, np.newaxis], labels, 3, 1e-3, QUICK))
+
+
+def test_a_head_learns_from_what_only_a_further_view_shows() -> None:
+    features, labels = clouds(120, spread=0.3)
+    seen = with_noise(features, 1)
+    unseen = clouds(300, spread=0.3, seed=1)
+    assert accuracy(fit(seen, labels, 3, 1e-3, QUICK), *unseen) > 0.95
+    assert accuracy(fit(head.plain(seen), labels, 3, 1e-3, QUICK), *unseen) < 0.6
+
+
+def test_every_pass_takes_each_picture_once_and_every_view_as_often_as_another() -> None:
+    order = head.softmax._batches(20, 400, 10, seed=3, copies=4)
+    assert order.shape == (400, 10) and order.dtype == np.int32
+    passes = order.reshape(-1, 20) // 4
+    assert (np.sort(passes, axis=1) == np.arange(20)).all()
+    counts = np.bincount(order.ravel(), minlength=80)
+    assert len(counts) == 80 and counts.min() > 25 and counts.max() < 80  # 50 each in the mean
+    assert np.mean([len(set(step % 4)) for step in order]) > 3, "in a step each picture has a view of its own"
+    alone = head.softmax._batches(20, 400, 10, seed=3)
+    assert np.array_equal(order // 4, alone), "pictures come in the order in which they come without views"
+    assert not np.array_equal(order, head.softmax._batches(20, 400, 10, seed=4, copies=4))
+
+
+def test_more_views_cost_no_more_steps() -> None:
+    features, labels = clouds(60)
+    steps: list[int] = []
+    for seen in (features, np.repeat(features[:, np.newaxis], 5, axis=1)):
+        done: list[int] = []
+        settings = dataclasses.replace(QUICK, steps=0)
+        head.train_many(seen, labels, 3, np.ones((1, 60), bool), (1e-3,), settings, lambda step, _, to=done: to.append(step))
+        steps.append(done[-1])
+    assert steps == [300, 300]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_features_are_standardised_over_all_views_of_the_pictures_that_are_learnt_from(
+    monkeypatch: pytest.MonkeyPatch, masked: bool
+) -> None:
+    features, labels = clouds(60)
+    seen, mask = with_noise(features, 2), np.arange(60) % 3 != 0 if masked else np.ones(60, bool)
+    found = []
+    standardisation = head.softmax._standardisation
+    monkeypatch.setattr(head.softmax, "_standardisation", lambda *given: found.append(standardisation(*given)) or found[-1])
+    head.train_many(seen, labels, 3, mask[np.newaxis], (1e-3,), QUICK)
+    rows = seen[mask].reshape(-1, seen.shape[-1]).astype(np.float64)
+    assert found[0][0] == pytest.approx(rows.mean(axis=0), rel=1e-4)
+    assert found[0][1] == pytest.approx(np.sqrt(rows.var(axis=0) + 0.05**2 * rows.var(axis=0).mean()), rel=1e-4)
+
+
+def test_no_view_of_a_picture_that_is_masked_has_any_influence() -> None:
+    features, labels = clouds(80)
+    seen, mask = with_noise(features, 2), np.arange(80) % 4 != 0
+    before = head.train_many(seen, labels, 3, mask[np.newaxis], (1e-3,), QUICK)[0][0]
+    wild = seen.copy()
+    wild[~mask] = np.random.default_rng(5).normal(0, 1e4, wild[~mask].shape)
+    assert same(before, head.train_many(wild, labels, 3, mask[np.newaxis], (1e-3,), QUICK)[0][0])
+
+
+def test_heads_are_judged_by_pictures_as_they_are() -> None:
+    """Where the picture shows its class and its views do not, heads that learnt from both say so of the picture."""
+    features, labels = clouds(90, spread=0.3)
+    seen = with_noise(features, 1)[:, ::-1].copy()
+    fitted = fit_best(seen, labels, 3, np.zeros(90, bool), np.arange(90), QUICK)
+    assert max(fitted.sweep.accuracies) > 0.95 and fitted.history is not None and fitted.history.held_out_error[-1] < 0.05
+    assert fitted.history.learnt_error[-1] < 0.05
+    turned = fit_best(seen[:, ::-1].copy(), labels, 3, np.zeros(90, bool), np.arange(90), QUICK)
+    assert max(turned.sweep.accuracies) < 0.7 and turned.history is not None and turned.history.held_out_error[-1] > 0.3
+    said = fitted.said(np.ascontiguousarray(seen[:, 0]))
+    assert (said.argmax(axis=1) == labels).mean() > 0.95
+
+
+@pytest.mark.parametrize("batch_size", [16, 128])
+def test_views_that_are_too_many_to_copy_give_the_same_bytes(monkeypatch: pytest.MonkeyPatch, batch_size: int) -> None:
+    features, labels = clouds(100)
+    seen, settings = with_noise(features, 2), dataclasses.replace(QUICK, batch_size=batch_size, steps=60)
+    untouched, at_once = seen.copy(), fit(seen, labels, 3, 1e-3, settings)
+    monkeypatch.setattr("retrain.head.softmax._SMALL", seen.nbytes - 1)
+    assert same(at_once, fit(seen, labels, 3, 1e-3, settings)) and np.array_equal(seen, untouched)
+
+
+def test_balanced_weights_count_pictures_and_not_their_views() -> None:
+    features, labels = clouds(60)
+    rare = np.flatnonzero((labels > 0) | (np.arange(60) < 12))
+    features, labels = features[rare], labels[rare]
+    settings = dataclasses.replace(QUICK, class_weight="balanced")
+    same_view_twice = np.repeat(features[:, np.newaxis], 2, axis=1)
+    assert same(fit(features, labels, 3, 1e-3, settings), fit(same_view_twice, labels, 3, 1e-3, settings))

@@ -69,7 +69,7 @@ def test_the_order_and_the_names_of_units_do_not_matter(values: list[float]) -> 
 @pytest.mark.parametrize("count", [1, 2, 50])
 def test_of_a_single_unit_the_error_is_infinite_so_nothing_is_beyond_noise(count: int) -> None:
     found = paired(np.full(count, 5.0), np.full(count, 3))
-    assert found == Paired(5.0, math.inf, count) and not found.beyond_noise
+    assert found == Paired(5.0, math.inf, count, 1) and not found.beyond_noise
 
 
 @pytest.mark.parametrize(
@@ -88,3 +88,23 @@ def test_of_pairs_that_are_equally_good_few_are_called_better() -> None:
 
 def test_it_is_written_with_its_sign_and_twice_the_error() -> None:
     assert str(Paired(0.12345, 0.02, 9)) == "+0.123 ± 0.040" and str(Paired(-0.5, math.inf, 9)) == "-0.500 ± inf"
+
+
+@pytest.mark.parametrize("units", [2, 3, 5, 10, 31, 32])
+def test_of_few_units_no_more_pairs_that_are_equally_good_are_called_better(units: int) -> None:
+    rng = np.random.default_rng(8)
+    each = np.arange(64) % units
+    called = sum(paired(rng.normal(size=units)[each], each).beyond_noise for _ in range(2000))
+    assert 20 <= called <= 90
+
+
+def test_the_margin_is_wider_the_fewer_units_there_are() -> None:
+    """Student's t, 97.5 %, from a table."""
+    table = {2: 12.706, 3: 4.303, 5: 2.776, 11: 2.228, 21: 2.086, 31: 2.042}
+    for units, errors in table.items():
+        assert Paired(1.0, 0.5, 99, units).margin == pytest.approx(errors / 2)
+        assert Paired(1.0, 0.999 / errors, 99, units).beyond_noise and not Paired(1.0, 1 / errors, 99, units).beyond_noise
+    margins = [Paired(1.0, 1.0, 99, units).margin for units in range(2, 40)]
+    assert margins == sorted(margins, reverse=True) and margins[-1] == 2.0
+    found = paired(np.array([1.0, 3.0, 0.0, 0.0, 1.0]), np.array([5, 5, 9, 9, 2]))
+    assert found.units == 3 and found.margin == pytest.approx(4.303 * math.sqrt(12) / 5)

@@ -6,9 +6,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrain.errors import UsageError
+from retrain.distortions import Distortion
+from retrain.errors import BadImage, UsageError
 from retrain.images import DECODER, Picture
-from retrain.views import CROP_BORDERS, DEFAULT_VIEW, VIEWS, decode_for, preprocessing_id, render
+from retrain.views import CROP_BORDERS, DEFAULT_VIEW, TTA, VIEWS, decode_for, distorted, preprocessing_id, render
+
+DRAWN = "squash~2(flip=1,crop=25,scale=15,brightness=15,colour=20,rotation=8)"
+DISTORTED = (
+    "squash(flip=1)",
+    "squash(width=0.8,x=0.05,turn=7)",
+    "crop-borders(height=1.1,brightness=0.9,colour=0)",
+    DRAWN,
+    f"crop-borders{DRAWN[6:]}",
+)
 
 
 def as_picture(image: Image.Image) -> Picture:
@@ -23,14 +33,14 @@ def picture(width: int = 90, height: int = 60) -> Picture:
     return as_picture(Image.fromarray(pixels))
 
 
-@pytest.mark.parametrize("name", VIEWS)
+@pytest.mark.parametrize("name", [*VIEWS, *DISTORTED])
 @pytest.mark.parametrize("shape", [(90, 60), (32, 32), (1, 1), (3, 4000), (4000, 3), (1000, 700)])
 def test_every_view_is_a_square_of_bytes_whatever_the_shape_of_the_picture(name: str, shape: tuple[int, int]) -> None:
     pixels = render(picture(*shape), name, 32)
     assert pixels.shape == (32, 32, 3) and pixels.dtype == np.uint8
 
 
-@pytest.mark.parametrize("name", VIEWS)
+@pytest.mark.parametrize("name", [*VIEWS, *DISTORTED])
 def test_a_view_is_the_same_every_time_and_leaves_the_picture_alone(name: str) -> None:
     original = picture()
     before = original.image.tobytes()
@@ -103,8 +113,9 @@ def test_an_unknown_view_is_refused_with_the_nearest_name() -> None:
 
 
 def test_the_preprocessing_id_tells_decoder_view_and_size_apart() -> None:
-    names = {preprocessing_id(name, size) for name in VIEWS for size in (32, 224)}
-    assert len(names) == 2 * len(VIEWS) and all(DECODER in name for name in names)
+    several = [*VIEWS, *DISTORTED]
+    names = {preprocessing_id(name, size) for name in several for size in (32, 224)}
+    assert len(names) == 2 * len(several) and all(DECODER in name for name in names)
     assert preprocessing_id(DEFAULT_VIEW, 224) == preprocessing_id(DEFAULT_VIEW, 224)
 
 
@@ -113,3 +124,52 @@ def test_pictures_are_decoded_with_enough_pixels_for_the_view() -> None:
     picture(1600, 900).image.save(buffer, "JPEG")
     decoded = decode_for(buffer.getvalue(), 64)
     assert 128 <= min(decoded.image.size) < 900
+
+
+def test_a_view_of_the_table_is_distorted_after_it_was_made() -> None:
+    distortion = Distortion(width=0.5, x=0.25, brightness=0.8)
+    framed = as_picture(with_border(picture().image, "black", 20, 30))
+    for view, image in ((DEFAULT_VIEW, framed.image), (CROP_BORDERS, picture().image)):
+        seen = render(framed, distorted(view, distortion), 32)
+        assert np.array_equal(seen, np.asarray(distortion.apply(image, 32)))
+    assert distorted(CROP_BORDERS, distortion) == "crop-borders(width=0.5,x=0.25,brightness=0.8)"
+
+
+def test_test_time_augmentation_looks_at_mirror_images_and_the_middle() -> None:
+    mirrored, middle, both = TTA
+    for view in (DEFAULT_VIEW, CROP_BORDERS):
+        plain, *seen = (render(picture(), name, 33) for name in (view, *(distorted(view, one) for one in TTA)))
+        assert np.array_equal(seen[0], plain[:, ::-1]) and np.array_equal(seen[2], seen[1][:, ::-1])
+        assert len({one.tobytes() for one in (plain, *seen)}) == 4
+    assert (mirrored.flip, both.flip, middle.flip) == (1, 1, 0) and (middle.x, middle.y) == (0, 0)
+    assert np.array_equal(render(picture(), "squash(flip=1)", 33), render(picture(), "mirror", 33))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mirror(flip=1)",
+        "squish(flip=1)",
+        "squash(flop=1)",
+        "squash(",
+        "squash(flip=1",
+        "(flip=1)",
+        "squash (flip=1)",
+        "squash~",
+        "squash~1()",
+        f"mirror{DRAWN[6:]}",
+    ],
+)
+def test_a_distorted_view_that_is_not_known_is_refused_in_one_line(name: str) -> None:
+    with pytest.raises(UsageError, match=r"unknown view|no distortion that this version knows") as refused:
+        render(picture(), name, 32)
+    assert "\n" not in str(refused.value)
+
+
+def test_that_memory_is_short_for_a_view_is_a_reason_to_skip_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Distortion, "apply", short)
+    with pytest.raises(BadImage, match=r"too-large.*out of memory"):
+        render(picture(), "squash(flip=1)", 32)

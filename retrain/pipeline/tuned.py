@@ -32,7 +32,7 @@ from retrain.storage import RATE_PAGE, Layout, write_atomically
 
 NAME = "fine-tuned"
 TRAIN, VALIDATION = ("train",), ("validation",)
-_SURE = np.float32(0.3)  # times the logits of the head that fine-tuning begins with
+SURE = np.float32(0.3)  # times the logits of the head that fine-tuning begins with
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class FineTuner:
         rows, l2 = self._rows(parts), self._frozen.fitted.sweep.l2
         classes, count = self._examples.classes[rows], len(self._examples.labels)
         first = head.fit(self._seen.to_learn(rows), classes, count, l2, self._tuning.head)
-        return Head(_SURE * first.kernel, _SURE * first.bias)
+        return Head(SURE * first.kernel, SURE * first.bias)
 
     def _pixels(self, *parts: str) -> pixels.Pixels:
         """Return the pictures of some parts, one part after the other."""
