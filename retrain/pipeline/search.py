@@ -27,7 +27,7 @@ from retrain.pipeline.learnt import Learnt, learn
 from retrain.pipeline.look import Looker
 from retrain.pipeline.record import Record
 from retrain.pipeline.seen import Seen
-from retrain.pipeline.tuned import FineTuner, Outcome, Tuning
+from retrain.pipeline.tuned import FineTuner, Outcome, Tuning, can_be_tuned
 from retrain.progress import Progress
 from retrain.runner import Run, cores
 from retrain.settings import AugmentSettings, HeadSettings
@@ -103,7 +103,7 @@ class Search:
         self._units = unit_numbers(parts)[self._learn]
         self._milliseconds = extractor.milliseconds()
         self._decoding = _decoding(examples.paths, extractor.backbone.image_size)
-        self._best = State((extractor,), (seen,), replace(tuning.augment, augment=0), tuning.head, default.final)
+        self._best = State((extractor,), (seen,), tuning.augment, tuning.head, default.final)
         self._trials: list[Trial] = []
 
     def spend(self, seconds: float) -> Found:
@@ -131,8 +131,9 @@ class Search:
         counts = np.bincount(self._examples.classes[self._learn])
         if counts.max() > _UNEVEN * counts[counts > 0].min() and self._best.head.class_weight == "none":
             yield "rare classes count more", _HEAD_SECONDS, partial(self._changed, "balanced")
-        several = 1 + len(views.TTA)
-        yield f"{several} views when labelling", self._cost(pictures, len(views.TTA)), partial(self._looked, tta=True)
+        if self._best.seen[0].views is None:
+            name = f"{1 + len(views.TTA)} views when labelling"
+            yield name, self._cost(pictures, len(views.TTA)), partial(self._looked, tta=True)
         before = 0
         for count in VIEWS:
             if self._best.augment.augment == before:  # more views only where fewer were worth it
@@ -157,7 +158,7 @@ class Search:
     def _fine_tuned(self) -> Outcome | None:
         """Fine-tune the backbone, the last blocks, then all of it, where only one is left; returns the better outcome."""
         best: Outcome | None = None
-        if len(self._best.learnt.members) > 1:
+        if len(self._best.learnt.members) > 1 or not can_be_tuned(self._parts):
             return None
         number = self._best.learnt.members[0]
         extractor, seen = self._best.extractors[number], self._best.seen[number]

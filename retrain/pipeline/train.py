@@ -24,7 +24,7 @@ from retrain.pipeline.record import Record
 from retrain.pipeline.reference import reference_of
 from retrain.pipeline.search import Search
 from retrain.pipeline.seen import Seen
-from retrain.pipeline.tuned import FineTuner, Outcome, Tuning
+from retrain.pipeline.tuned import FineTuner, Outcome, Tuning, check_parts
 from retrain.progress import SILENT, Progress
 from retrain.runner import Run, run_locally
 from retrain.settings import AugmentSettings, FineTuneSettings, HeadSettings, SplitSettings, as_plain
@@ -211,6 +211,8 @@ class _Line:
             examples, split = choose_groups(listing, examples, self._split, self._head, self.target, record, progress)
             self.parts = divide_examples(examples, split, self.target, record, progress)
             self.examples = examples
+            if self._tuning.settings.fine_tune:
+                check_parts(self.parts)  # now, and not after the head was trained
         with record.stage("views"):
             self.seen = look(
                 listing, found, self.extractors, examples, self.parts, self._augment, self._tta, layout, self._run, record,

@@ -75,12 +75,8 @@ class FineTuner:
         self, extractor: Extractor, examples: Examples, parts: Split, seen: Seen, frozen: Judged, tuning: Tuning,
         layout: Layout, run: Run, progress: Progress,
     ) -> None:  # fmt: skip
-        """`frozen`: what was learnt from the same parts by the backbone as it is. Raises UsageError for folds."""
-        if parts.folds:
-            raise UsageError(
-                "--fine-tune needs a validation and a test part, but this is judged by cross-validation;"
-                " add pictures to the smallest classes, or leave out --fine-tune and --folds"
-            )
+        """`frozen`: what was learnt from the same parts by the backbone as it is. Raises what `check_parts` raises."""
+        check_parts(parts)
         self._extractor, self._examples, self._parts, self._seen, self._frozen = extractor, examples, parts, seen, frozen
         self._tuning, self._layout, self._run, self._progress = tuning, layout, run, progress
         self._sizes = (*tuning.image_sizes, extractor.backbone.image_size)
@@ -235,6 +231,21 @@ class FineTuner:
         scores, classes = self._said(final, seen)
         right = float((scores.argmax(axis=1) == classes).mean())
         return Compared(extractor.backbone.name, float(losses.mean()), right, seen.milliseconds, gain, kept)
+
+
+def check_parts(parts: Split) -> None:
+    """Raise UsageError where there is nothing to choose by."""
+    if not can_be_tuned(parts):
+        raise UsageError(
+            "--fine-tune needs a validation and a test part, but there is"
+            f" {'cross-validation' if parts.folds else 'no picture to validate on'};"
+            " add pictures to the smallest classes, or leave out --fine-tune and --folds"
+        )
+
+
+def can_be_tuned(parts: Split) -> bool:
+    """Whether there is something to choose by that is neither learnt from nor tested on."""
+    return not parts.folds and len(parts.rows("validation")) > 0
 
 
 def _readable(squares: pixels.Pixels, rows: np.ndarray) -> np.ndarray:
