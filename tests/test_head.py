@@ -44,7 +44,7 @@ def test_classes_that_lie_apart_are_told_apart() -> None:
     assert fitted.kernel.dtype == fitted.bias.dtype == np.float32
 
 
-@pytest.mark.parametrize("strength", [1.0, 0.1])
+@pytest.mark.parametrize("strength", [1.0, pytest.param(0.1, marks=pytest.mark.weights)])
 def test_the_head_is_the_optimum_that_scikit_learn_finds(strength: float) -> None:
     linear_model = pytest.importorskip("sklearn.linear_model")
     features, labels = clouds(150, spread=2.0)
@@ -119,7 +119,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
     )
 
 
-@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16", "auto"])
+@pytest.mark.parametrize(
+    "precision", ["mixed_float16", *(pytest.param(name, marks=pytest.mark.weights) for name in ("mixed_bfloat16", "auto"))]
+)
 def test_every_number_format_gives_as_good_a_head(precision: str) -> None:
     features, labels = clouds(150)
     unseen = clouds(600, seed=1)
@@ -304,7 +306,7 @@ def test_two_units_are_two_folds() -> None:
     assert fitted.history.held_out_are.startswith("2 folds")
 
 
-@pytest.mark.parametrize("batch_size", [16, 128])
+@pytest.mark.parametrize("batch_size", [16, pytest.param(128, marks=pytest.mark.weights)])
 def test_features_that_are_too_many_to_copy_give_the_same_bytes(monkeypatch: pytest.MonkeyPatch, batch_size: int) -> None:
     features, labels = clouds(200)
     settings = dataclasses.replace(QUICK, batch_size=batch_size, steps=60)
@@ -429,7 +431,7 @@ def test_heads_are_judged_by_pictures_as_they_are() -> None:
     assert (said.argmax(axis=1) == labels).mean() > 0.95
 
 
-@pytest.mark.parametrize("batch_size", [16, 128])
+@pytest.mark.parametrize("batch_size", [16, pytest.param(128, marks=pytest.mark.weights)])
 def test_views_that_are_too_many_to_copy_give_the_same_bytes(monkeypatch: pytest.MonkeyPatch, batch_size: int) -> None:
     features, labels = clouds(100)
     seen, settings = with_noise(features, 2), dataclasses.replace(QUICK, batch_size=batch_size, steps=60)

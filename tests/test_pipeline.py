@@ -83,7 +83,8 @@ def test_bad_pictures_are_named_and_the_run_goes_on(tf_files: Path, tiny: Backbo
         ("cut.png", "truncated"),
     }
     record = json.loads((tf_files / "reports" / "train.json").read_text())
-    assert record["counts"] == {"used": 36, "skipped": 3, "computed": 36, "cached": 0}
+    counts = {"used": 36, "skipped": 3, "computed": 36, "cached": 0}
+    assert record["counts"] == counts | {"views_computed": 0, "views_cached": 0}
     assert len(record["skipped"]) == 3 and record["exit_code"] == 3
     again = train(tf_files, backbone=tiny)
     assert {item.reason for item in again.skipped} == {"empty", "not-an-image", "truncated"}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from retrain.backbones import applications, efficientnet_lite, hub
 from retrain.backbones.backbone import Backbone
-from retrain.backbones.convert import converted, network, weights_hash
+from retrain.backbones.convert import built, converted, network, weights_hash
 from retrain.errors import UsageError, did_you_mean
 from retrain.progress import SILENT, Progress
 
@@ -18,7 +18,18 @@ EMBEDDED = {row.name for row in efficientnet_lite.ROWS}  # their weights come wi
 DEFAULT = "efficientnet-lite0"
 _SMALLEST, _LARGEST = 32, 1024  # pixels
 
-__all__ = ["BACKBONES", "DEFAULT", "EMBEDDED", "Backbone", "converted", "get", "is_handle", "network", "weights_hash"]
+__all__ = [
+    "BACKBONES",
+    "DEFAULT",
+    "EMBEDDED",
+    "Backbone",
+    "built",
+    "converted",
+    "get",
+    "is_handle",
+    "network",
+    "weights_hash",
+]
 
 
 def get(name: str, image_size: int | None = None, weights: Path | None = None, progress: Progress = SILENT) -> Backbone:

@@ -89,14 +89,25 @@ def _cached(stem: str) -> Iterator[Network]:
 
 
 def _convert(backbone: Backbone, progress: Progress) -> Network:
-    # On the CPU, where it will run: a GPU may compute convolutions with fewer digits than are compared.
-    with start().device("/CPU:0"):
-        model = backbone.build(backbone.weights(), backbone.image_size)
-    return converted(model, backbone, progress)
+    return converted(built(backbone), backbone, progress)
+
+
+def built(backbone: Backbone, image_size: int | None = None) -> "keras.Model":
+    """Build a network to be converted, for its own image size or another.
+
+    On the CPU, where it will run: a GPU may compute convolutions with fewer digits than are compared. Keras numbers layers
+    without a name as long as the process lives, and the numbers get into what is converted; so counting begins anew.
+    """
+    tf = start()
+    import keras
+
+    keras.utils.clear_session(free_memory=False)
+    with tf.device("/CPU:0"):
+        return backbone.build(backbone.weights(), image_size or backbone.image_size)
 
 
 def converted(model: "keras.Model", backbone: Backbone, progress: Progress = SILENT) -> Network:
-    """Turn a network into what runs without Keras. `model`: as `backbone.build` gives it, with whatever weights.
+    """Turn a network into what runs without Keras. `model`: as `built` gives it, with whatever weights.
 
     Raises EnvironmentProblem where it gives values that are not finite, or other features when it runs on its own.
     """

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retrain.backbones import Backbone
-from retrain.devices import start
+from retrain.backbones import Backbone, built
 from retrain.errors import EnvironmentProblem, NothingUsable
 from retrain.finetune import checkpoint as checkpoints
 from retrain.finetune import network, optimizer
@@ -204,11 +203,11 @@ class _Run:
         trainer = self._trainer(size)
         trainer.weights = state.best
         found = network.tensors(trainer.network.backbone)
-        with start().device("/CPU:0"):  # where it is converted, and compared with what comes of that
-            model = self.of.backbone.build(self.of.backbone.weights(), size)
-            network.put_back(model, found)
+        head = trainer.network.head
+        model = built(self.of.backbone, size)
+        network.put_back(model, found)
         stopped = len(state.history) < len(self.sizes)
-        return Tuned(model, trainer.network.head, found, tuple(state.history), state.best_epoch, stopped)
+        return Tuned(model, head, found, tuple(state.history), state.best_epoch, stopped)
 
     def _train(self, trainer: Trainer, number: int) -> float:
         losses: list[float] = []

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ class State:
 
 @dataclass(frozen=True)
 class Trial:
-    """Something that was tried. `gain`: in cross-entropy, over the best before; None where there was no time for it."""
+    """Something that was tried. `gain`: in cross-entropy, over the best before, of fine-tuning over the backbone as it was;
+    None where there was no time for it."""
 
     name: str
     seconds: float
@@ -131,18 +133,22 @@ class Search:
         counts = np.bincount(self._examples.classes[self._learn])
         if counts.max() > _UNEVEN * counts[counts > 0].min() and self._best.head.class_weight == "none":
             yield "rare classes count more", _HEAD_SECONDS, partial(self._changed, "balanced")
+        rest: list[tuple[float, str, Callable[[], State]]] = []
         if self._best.seen[0].views is None:
             name = f"{1 + len(views.TTA)} views when labelling"
-            yield name, self._cost(pictures, len(views.TTA)), partial(self._looked, tta=True)
-        before = 0
-        for count in VIEWS:
+            rest.append((self._cost(pictures, len(views.TTA)), name, partial(self._looked, tta=True)))
+        for number, name in enumerate(sorted(backbones.EMBEDDED - {self._best.extractors[0].backbone.name}), start=1):
+            cost = self._cost(pictures, self._looks(), 1.5**number)
+            rest.append((cost, f"{name}, or with it", partial(self._with_backbone, name)))
+        if VIEWS and not self._best.augment.augment:
+            name = f"{VIEWS[0]} views to learn from"
+            rest.append((self._cost(learnt, VIEWS[0]), name, partial(self._looked, augment=VIEWS[0])))
+        for cost, name, change in sorted(rest, key=lambda one: one[:2]):
+            yield name, cost, change
+        for before, count in pairwise(VIEWS):
             if self._best.augment.augment == before:  # more views only where fewer were worth it
                 more = self._cost(learnt, count - before)
                 yield f"{count} views to learn from", more, partial(self._looked, augment=count)
-                before = count
-        for name in sorted(backbones.EMBEDDED - {self._best.extractors[0].backbone.name}):
-            cost = self._cost(pictures, self._looks(), 1.5 ** len(self._best.extractors))
-            yield f"{name}, or with it", cost, partial(self._with_backbone, name)
 
     def _try(self, name: str, cost: float, change: Callable[[], State]) -> None:
         if cost > self._ends - time.monotonic():

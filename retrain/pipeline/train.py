@@ -178,7 +178,7 @@ class _Line:
         if smaller and not tuning.fine_tune:
             raise UsageError("--image-size takes several sizes with --fine-tune only; give one")
         self.layout, self._split, self._head, self._augment, self._tta = layout, split, head, augment, tta
-        self._size, self._weights, self._crop_borders = size, weights, crop_borders
+        self._size, self._weights, self._crop_borders, self._search = size, weights, crop_borders, search
         self._run, self._progress, self._moved = run, progress, model is not None
         self._several = [look_up(one, size, weights) for one in several]
         self._tuning = Tuning(
@@ -211,8 +211,11 @@ class _Line:
             examples, split = choose_groups(listing, examples, self._split, self._head, self.target, record, progress)
             self.parts = divide_examples(examples, split, self.target, record, progress)
             self.examples = examples
+            # Now, and not after the head was trained.
             if self._tuning.settings.fine_tune:
-                check_parts(self.parts)  # now, and not after the head was trained
+                check_parts(self.parts)
+            if self._search and self.parts.folds:
+                raise UsageError("--search needs a validation and a test part, not folds; add pictures, or drop --search")
         with record.stage("views"):
             self.seen = look(
                 listing, found, self.extractors, examples, self.parts, self._augment, self._tta, layout, self._run, record,
@@ -224,11 +227,7 @@ class _Line:
         return fit_and_judge(self.examples, self.parts, self._head, self.record, self._progress, self.seen)
 
     def searcher(self, default: Judged) -> Search:
-        """Return what looks for a better model. Raises UsageError for folds."""
-        if self.parts.folds:
-            raise UsageError(
-                "--search needs a validation and a test part, not folds; add pictures, or drop --search and --folds"
-            )
+        """Return what looks for a better model."""
         return Search(
             self.extractors[0], self.seen[0], self.examples, self.parts, default, self._tuning, self.layout, self._run,
             self.record, self._progress,

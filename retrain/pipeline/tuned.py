@@ -12,7 +12,7 @@ import numpy as np
 from retrain import backbones, finetune, head, pixels, views
 from retrain.dataset import Split
 from retrain.distortions import Distortion
-from retrain.errors import UsageError
+from retrain.errors import EnvironmentProblem, UsageError
 from retrain.evaluation.paired import Paired, paired
 from retrain.finetune import RateCurve, Tuned
 from retrain.finetune.page import render
@@ -95,15 +95,16 @@ class FineTuner:
     def _outcome(self, squares: pixels.Pixels, several: Sequence[Distortion], record: Record) -> Outcome:
         validation, test = self._parts.rows("validation"), self._parts.rows("test")
         tuned = self._trained(squares, TRAIN, VALIDATION, self._layout.checkpoint)
-        extractor, seen = self._looked(tuned, self._learn, validation, several, record)
+        extractor = self._converted(tuned)
+        seen = self._looked(extractor, self._learn, validation, several, record)
         final = self._chosen(tuned, seen)
         before, after = self._losses(self._frozen.final, self._seen), self._losses(final, seen)
         gain = paired(before - after, unit_numbers(self._parts)[validation])
-        better = gain.mean > 0
-        compared = (
-            self._compared(self._extractor, self._frozen.final, self._seen, before, None, not better),
-            self._compared(extractor, final, seen, after, gain, better),
-        )
+        old = self._compared(self._extractor, self._frozen.final, self._seen, before, None)
+        new = self._compared(extractor, final, seen, after, gain)
+        # On average is enough, since it costs nothing when labelling.
+        better = gain.mean > 0 and new.accuracy >= old.accuracy
+        compared = (replace(old, kept=not better), replace(new, kept=better))
         facts = {
             "best_epoch": tuned.best_epoch, "stopped": tuned.stopped, "epochs": [asdict(epoch) for epoch in tuned.history],
             "before": self._frozen.metrics() if better else None, "compared": [one.as_json() for one in compared],
@@ -116,14 +117,15 @@ class FineTuner:
             epochs = tuned.best_epoch if tuned.stopped else self._epochs
             tuned = self._trained(squares, (*TRAIN, *VALIDATION), (), self._layout.second_checkpoint, epochs)
             final = replace(final, fitted=(replace(final.fitted[0], head=tuned.head, apart=()),))
-        extractor, seen = self._looked(tuned, np.arange(len(self._parts.parts)), test, several, record)
+            extractor = self._converted(tuned)
+        seen = self._looked(extractor, np.arange(len(self._parts.parts)), test, several, record)
         judged = judge(self._examples, self._parts, self._learn, final, [seen], record, self._frozen.precision)
         return Outcome(extractor, seen, judged, compared, tuned.tensors, facts, held_out)
 
     def find_rate(self) -> RateCurve:
         """Return how the loss runs as the learning rate grows, and write a page that draws it."""
         with self._pixels(*TRAIN) as squares:
-            rows = _readable(squares, np.arange(len(squares.squares)))
+            rows = np.arange(len(squares.squares))
             curve = finetune.find_rate(
                 self._extractor.backbone, self._first_head(TRAIN), squares, self._examples.classes[self._rows(TRAIN)], rows,
                 self._tuning.settings, self._tuning.augment, image_size=self._sizes[0], **self._common(),
@@ -145,11 +147,11 @@ class FineTuner:
         )  # fmt: skip
 
     def _squares(self, squares: pixels.Pixels, parts: tuple[str, ...]) -> np.ndarray:
-        """Return the numbers of the squares of some parts that could be read, int64."""
+        """Return the numbers of the squares of some parts, int64."""
         train = len(self._parts.rows("train"))
         numbers = np.arange(len(squares.squares))
         chosen = {"train": numbers[:train], "validation": numbers[train:]}
-        return _readable(squares, np.concatenate([numbers[:0], *(chosen[part] for part in parts)]))
+        return np.concatenate([numbers[:0], *(chosen[part] for part in parts)])
 
     def _rows(self, parts: tuple[str, ...]) -> np.ndarray:
         """Return the rows of some parts, int64, one part after the other."""
@@ -181,7 +183,11 @@ class FineTuner:
             progress=self._progress,
         )  # fmt: skip
         for number, problem in sorted(squares.problems.items()):
-            self._progress.note(f"not fine-tuned on {self._examples.paths[rows[number]]}: {problem}")
+            squares.close()
+            raise EnvironmentProblem(
+                f"{self._examples.paths[rows[number]]} has changed since the run began ({problem}); run it again, and leave"
+                " the pictures as they are"
+            )
         return squares
 
     def _key(self, settings: FineTuneSettings, learn: tuple[str, ...]) -> str:
@@ -194,17 +200,20 @@ class FineTuner:
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(facts).encode("utf-8", "surrogateescape")).hexdigest()
 
-    def _looked(
-        self, tuned: Tuned, rows: np.ndarray, tested: np.ndarray, several: Sequence[Distortion], record: Record
-    ) -> tuple[Extractor, Seen]:
-        """Return the tuned backbone as it runs without Keras, and what it sees of rows: in several views of `tested`."""
+    def _converted(self, tuned: Tuned) -> Extractor:
+        """Return the tuned backbone as it runs without Keras."""
         backbone = replace(self._extractor.backbone, name=f"{self._extractor.backbone.name}+{NAME}")
         self._progress.note("converting the tuned backbone for fast inference")
         network = backbones.converted(tuned.model, backbone, self._progress)
-        extractor = replace(self._extractor, backbone=backbone, weights=_digest(tuned.tensors), network=network)
+        return replace(self._extractor, backbone=backbone, weights=_digest(tuned.tensors), network=network)
+
+    def _looked(
+        self, extractor: Extractor, rows: np.ndarray, tested: np.ndarray, several: Sequence[Distortion], record: Record
+    ) -> Seen:
+        """Return what a tuned backbone sees of rows: in several views of `tested`."""
         looker = Looker(extractor, self._examples, self._layout, self._run, self._progress, record)
         seen = looker.look_at(rows, tested, several)
-        return extractor, replace(seen, milliseconds=self._seen.milliseconds)  # the same network, with other weights
+        return replace(seen, milliseconds=self._seen.milliseconds)  # the same network, with other weights
 
     def _chosen(self, tuned: Tuned, seen: Seen) -> Learnt:
         """Return the tuned model, with temperatures and a way to look at pictures chosen by the validation part."""
@@ -226,11 +235,11 @@ class FineTuner:
         return losses
 
     def _compared(
-        self, extractor: Extractor, final: Learnt, seen: Seen, losses: np.ndarray, gain: Paired | None, kept: bool
+        self, extractor: Extractor, final: Learnt, seen: Seen, losses: np.ndarray, gain: Paired | None
     ) -> Compared:
         scores, classes = self._said(final, seen)
         right = float((scores.argmax(axis=1) == classes).mean())
-        return Compared(extractor.backbone.name, float(losses.mean()), right, seen.milliseconds, gain, kept)
+        return Compared(extractor.backbone.name, float(losses.mean()), right, seen.milliseconds, gain, False)
 
 
 def check_parts(parts: Split) -> None:
@@ -246,10 +255,6 @@ def check_parts(parts: Split) -> None:
 def can_be_tuned(parts: Split) -> bool:
     """Whether there is something to choose by that is neither learnt from nor tested on."""
     return not parts.folds and len(parts.rows("validation")) > 0
-
-
-def _readable(squares: pixels.Pixels, rows: np.ndarray) -> np.ndarray:
-    return np.array([row for row in rows.tolist() if row not in squares.problems], np.int64)
 
 
 def _digest(tensors: Mapping[str, np.ndarray]) -> str:

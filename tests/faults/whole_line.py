@@ -58,7 +58,9 @@ def line(room: Path) -> int:
     """Go the whole line."""
     save(room, NEW)
     assert classify.callback is not None
-    code: int = classify.callback(room / "pictures", room / "out", room / "model", unknown=0.0, sort=False, dry_run=False)
+    code: int = classify.callback(
+        room / "pictures", room / "out", room / "model", unknown=0.0, tta="auto", sort=False, dry_run=False
+    )
     if "tensorflow" in sys.modules or "keras" in sys.modules:
         raise click.ClickException("TensorFlow came in, so nothing is shown about how labelling ends")
     return code
