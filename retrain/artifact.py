@@ -43,6 +43,7 @@ _OUR_TEMPORARY = re.compile(rf"\.(?:{_OUR_NAME.pattern}|manifest\.json|labels\.t
 _ENDINGS = {Runner.engine: "tflite"}  # of a backbone's file, by what it runs in; others: graph
 _LARGEST_MANIFEST = 64 * 2**20
 _REFERENCE_ROWS = 2000
+_MOST_VIEWS = 64  # to look at a picture in
 
 
 @dataclass(frozen=True)
@@ -355,7 +356,11 @@ def _assemble(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Artifa
     if not members or not labels:
         raise ValueError("no members or no labels")
     look = manifest.get("look", {"way": PLAIN, "views": []})  # models of before had one way
-    if look["way"] not in (PLAIN, SEVERAL) or not all(map(_is_distortion, look["views"])):
+    if (
+        look["way"] not in (PLAIN, SEVERAL)
+        or len(look["views"]) > _MOST_VIEWS
+        or not all(map(_is_distortion, look["views"]))
+    ):
         raise ValueError("it looks at pictures in a way that this version cannot")
     ways = {PLAIN, look["way"]} | ({SEVERAL} if look["views"] else set())
     if not all(manifest["temperature"][way] > 0 for way in ways) or (look["way"] == SEVERAL and not look["views"]):

@@ -20,6 +20,7 @@ from retrain.settings import AugmentSettings
 DECIMALS = 3  # of the numbers in a name
 _STRENGTHS = ("flip", "crop", "scale", "brightness", "colour", "rotation")
 _SEEN_SIDE = 16  # pixels of the picture that decide what is drawn for it
+_LARGEST = 4.0
 _MOST = 2.0  # times the side that a picture is scaled to before the window is taken
 
 
@@ -40,6 +41,12 @@ class Distortion:
     turn: float = 0.0
     brightness: float = 1.0
     colour: float = 1.0
+
+    @property
+    def is_sane(self) -> bool:
+        """Whether the picture can be recognised, and drawn with little memory: a name may come from anywhere."""
+        sides = min(self.width, self.height) > 0 and max(self.width, self.height, self.brightness, self.colour) <= _LARGEST
+        return sides and max(abs(self.x), abs(self.y)) <= 1 and abs(self.turn) <= 360 and self.flip in (0, 1)
 
     @property
     def name(self) -> str:
@@ -89,7 +96,7 @@ def parse(name: str) -> "Distortion | Drawn":
     except (TypeError, ValueError, UsageError):
         distortion = None
     whole = distortion is not None and distortion.name == name
-    if not whole or (isinstance(distortion, Distortion) and min(distortion.width, distortion.height) <= 0):
+    if not whole or (isinstance(distortion, Distortion) and not distortion.is_sane):
         raise UsageError(f"'{name}' is no distortion that this version knows")
     assert distortion is not None
     return distortion

@@ -75,7 +75,8 @@ class Labeller:
         self._threads, self._nearest, self._unknown, self._tta = threads, nearest, unknown, tta
         for member in model.members:
             try:
-                views.get(member.view)
+                for name in ("", *model.views):
+                    views.get(member.view + name)
             except UsageError as error:
                 raise ModelRefused(f"the model wants a view that this version cannot give: {error}; train again") from None
             if member.preprocessing != views.preprocessing_id(member.view, member.image_size):

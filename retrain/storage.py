@@ -23,6 +23,7 @@ from retrain.errors import EnvironmentProblem, UsageError, from_os_error
 
 DEFAULT_TF_FILES = Path("tf_files")
 DEFAULT_MODEL = DEFAULT_TF_FILES / "model"
+RATE_RECORD = "learning_rate.json"
 RATE_PAGE = "learning_rate.html"  # in reports: what `retrain train --lr-find` draws
 # Lies in every folder that we create beside pictures, so that a later run can tell it from a class folder.
 SENTINEL = ".retrain"

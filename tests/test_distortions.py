@@ -378,3 +378,9 @@ def test_drawn_values_fill_the_range_that_is_allowed() -> None:
     assert abs(ratio.mean()) < 0.01 and ratio.max() > math.log(1.1**2) * 0.95
     assert np.corrcoef(found["x"], found["y"])[0, 1] == pytest.approx(0, abs=0.06)
     assert abs(found["x"]).max() > 0.07
+
+
+@pytest.mark.parametrize("name", ["(width=40)", "(height=4.5)", "(x=2)", "(y=-1.5)", "(turn=999)", "(flip=3)", "(colour=9)"])
+def test_a_distortion_that_shows_nothing_or_takes_memory_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="is no distortion that this version knows"):
+        parse(name)

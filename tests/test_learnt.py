@@ -334,8 +334,7 @@ def test_what_differs_between_equal_runs_is_told_and_not_kept() -> None:
         "name": "a + b",
         "log_loss": 0.5,
         "accuracy": 0.9,
-        "gain": {"mean": 0.1, "standard_error": 0.02},
-        "pictures": 77,
+        "gain": {"mean": 0.1, "standard_error": 0.02, "pictures": 77, "units": 10**9},
         "kept": True,
     }
     assert str(one) == "a + b: 90.0 % right, cross-entropy 0.500, gain +0.100 ± 0.040 nats, 12.3 ms a picture"

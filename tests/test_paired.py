@@ -108,3 +108,10 @@ def test_the_margin_is_wider_the_fewer_units_there_are() -> None:
     assert margins == sorted(margins, reverse=True) and margins[-1] == 2.0
     found = paired(np.array([1.0, 3.0, 0.0, 0.0, 1.0]), np.array([5, 5, 9, 9, 2]))
     assert found.units == 3 and found.margin == pytest.approx(4.303 * math.sqrt(12) / 5)
+
+
+def test_what_one_unit_cannot_tell_is_none_in_json_and_never_beyond_noise() -> None:
+    found = paired(np.array([3.0, 4.0, 5.0]), np.zeros(3, int))
+    assert found.as_json() == {"mean": 4.0, "standard_error": None, "pictures": 3, "units": 1} and not found.beyond_noise
+    several = paired(np.array([3.0, 4.0, 5.0]), np.arange(3)).as_json()
+    assert several["standard_error"] == pytest.approx(1 / math.sqrt(3)) and several["units"] == 3

@@ -19,12 +19,14 @@ from PIL import Image
 
 from retrain import artifact, backbones, finetune, head, pipeline, views
 from retrain.backbones import Backbone
+from retrain.dataset import Split
 from retrain.errors import EnvironmentProblem, UsageError
 from retrain.evaluation.run import evaluate
 from retrain.finetune import Epoch, Tuned
 from retrain.finetune.network import put_back, tensors
 from retrain.label import load
 from retrain.pipeline import Result, train
+from retrain.pipeline.tuned import can_be_tuned
 from retrain.pixels import Pixels
 from retrain.runner import Runner
 from retrain.settings import AugmentSettings, FineTuneSettings, HeadSettings, SplitSettings
@@ -498,7 +500,8 @@ def test_a_search_for_the_rate_learns_from_the_training_part_alone_and_writes_a_
     page = tinted / "reports" / "learning_rate.html"
     assert ran.out[1].endswith(str(page)) and ran.out[0].split()[3] in page.read_text()
     assert not (tinted / "model" / "manifest.json").exists() and not list((tinted / "reports").glob("*.safetensors"))
-    assert json.loads((tinted / "reports" / "train.json").read_text())["status"] == "finished"
+    assert json.loads((tinted / "reports" / "learning_rate.json").read_text())["status"] == "finished"
+    assert not (tinted / "reports" / "train.json").exists() and not (tinted / "model").exists()
     train(tinted, PARTS, QUICK, backbones.get(by_name), augment=STILL)
     assert seen == [squares_of(tinted, "train")]
 
@@ -570,3 +573,11 @@ def test_from_python_too_what_does_not_go_together_is_refused(tinted: Path, grey
         train(tinted, backbone=grey, image_size=(33, 48))
     with pytest.raises(UsageError, match="needs a validation and a test part"):
         pipeline.find_rate(tinted, dataclasses.replace(PARTS, validation=10, test=20, folds=3), QUICK, grey)
+
+
+@pytest.mark.parametrize(
+    ("units", "folds", "possible"), [("abbc", 0, False), ("abdc", 0, True), ("abdc", 2, False)], ids=["one", "two", "folds"]
+)
+def test_pictures_of_one_group_are_not_enough_to_validate_on(units: str, folds: int, possible: bool) -> None:
+    parts = ("train", "validation", "validation", "test")
+    assert can_be_tuned(Split(parts, tuple(units), folds)) is possible

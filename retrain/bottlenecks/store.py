@@ -234,10 +234,17 @@ class Store:
 
     def forget_others(self) -> None:
         """Delete the features under other weights of the same backbone: those of what was fine-tuned before."""
+        self._forget("!=")
+
+    def forget(self) -> None:
+        """Delete the features under this backbone with these weights, of all views."""
+        self._forget("=")
+
+    def _forget(self, compared: str) -> None:
         with self._transaction():
-            others = "SELECT id FROM space WHERE backbone = ? AND weights != ?"
+            spaces = f"SELECT id FROM space WHERE backbone = ? AND weights {compared} ?"
             for table in ("feature", "bad"):
-                self._connection.execute(f"DELETE FROM {table} WHERE space IN ({others})", self._space[:2])
+                self._connection.execute(f"DELETE FROM {table} WHERE space IN ({spaces})", self._space[:2])
 
     def _lookup(self, select: str, keys: list[bytes]) -> Iterator[tuple]:
         """Run a query that ends in IN for many keys, some hundred at a time: no read lock is held for long."""

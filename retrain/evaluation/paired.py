@@ -1,5 +1,6 @@
 """Whether one model is better than another on the same pictures, by more than noise."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,11 @@ class Paired(NamedTuple):
     def beyond_noise(self) -> bool:
         """Whether the mean is above 0 by more than its margin."""
         return self.mean > self.margin
+
+    def as_json(self) -> dict[str, float | int | None]:
+        """Return it as JSON values; what is not known, as there is one unit only, is None."""
+        error = self.standard_error if math.isfinite(self.standard_error) else None
+        return {"mean": self.mean, "standard_error": error, "pictures": self.pictures, "units": self.units}
 
     def __str__(self) -> str:
         return f"{self.mean:+.3f} ± {self.margin:.3f}"

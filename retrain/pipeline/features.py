@@ -59,6 +59,11 @@ class Extractor:
         with bottlenecks.Store(layout.bottlenecks, self._space(self.view), progress) as store:
             store.forget_others()
 
+    def forget(self, layout: Layout, progress: Progress) -> None:
+        """Let the cache of a working folder forget what this backbone gave with these weights."""
+        with bottlenecks.Store(layout.bottlenecks, self._space(self.view), progress) as store:
+            store.forget()
+
     def milliseconds(self) -> float:
         """Return how long the network takes for one picture on one core, about: decoding is not in it."""
         runner = open_network(self.network)

@@ -36,9 +36,8 @@ class Compared:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON values, without what differs between equal runs."""
-        gain = None if self.gain is None else {"mean": self.gain.mean, "standard_error": self.gain.standard_error}
         facts = {"name": self.name, "log_loss": self.log_loss, "accuracy": self.accuracy}
-        return {**facts, "gain": gain, "pictures": self.gain.pictures if self.gain else None, "kept": self.kept}
+        return {**facts, "gain": self.gain.as_json() if self.gain else None, "kept": self.kept}
 
     def __str__(self) -> str:
         gain = "" if self.gain is None else f", gain {self.gain} nats"

@@ -53,8 +53,12 @@ def look(
     run: Run,
     record: Record,
     progress: Progress,
+    timed_too: bool = False,
 ) -> list[Seen]:
-    """Return what each backbone sees of the examples; distorted views are computed of those that are learnt from."""
+    """Return what each backbone sees of the examples; distorted views are computed of those that are learnt from.
+
+    `timed_too`: find out how long each takes for a picture, also where nothing is compared here.
+    """
     place = {listing.examples[row].path: at for at, row in enumerate(found[0].rows.tolist())}
     rows = [place[path] for path in examples.paths]
     to_learn, to_test = distortions.drawn(augment.augment, augment), views.TTA if tta else ()
@@ -62,7 +66,7 @@ def look(
     for extractor, of_backbone in zip(extractors, found, strict=True):
         features = examples.features if of_backbone is found[0] else of_backbone.features[rows]
         looker = Looker(extractor, examples, layout, run, progress, record)
-        timed = extractor.milliseconds() if tta or len(extractors) > 1 else 0.0
+        timed = extractor.milliseconds() if timed_too or tta or len(extractors) > 1 else 0.0
         seen.append(replace(looker.look(parts, to_learn, to_test, features), milliseconds=timed))
     return seen
 

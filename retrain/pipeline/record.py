@@ -43,6 +43,7 @@ class Record:
         further: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """`further`: names and values of settings beside those of split and head."""
+        self.name = RECORD
         self._crop_borders, self._further = crop_borders, dict(further)
         self.split_settings, self._head, self._backbone, self._layout = split, head, backbone, layout
         self.skipped: list[Skipped] = []
@@ -179,7 +180,7 @@ class Record:
             if not (meant and self._layout.root.is_dir()):
                 return
             text = json.dumps(self.as_json(), indent=1, ensure_ascii=True) + "\n"
-            write_atomically(own_folder(self._layout.reports) / RECORD, text.encode())
+            write_atomically(own_folder(self._layout.reports) / self.name, text.encode())
         except (RetrainError, OSError):
             if error is None:
                 raise

@@ -41,6 +41,7 @@ _TIMED = 8  # pictures that are decoded to see how long that takes
 _RENDERING = 4.0  # milliseconds for a view
 _STEP = 5.0  # times as long as its features a picture takes in a step of fine-tuning
 _HEAD_SECONDS = 2.0
+_BUILDING = 30.0  # seconds that it takes to build networks for fine-tuning and to convert what comes of it
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,10 @@ class Found:
     def as_json(self) -> dict[str, Any]:
         """Return what was tried as JSON values."""
         trials = [
-            {"name": one.name, "seconds": round(one.seconds, 1), "kept": one.kept, "gain": one.gain and one.gain._asdict()}
+            {"name": one.name, "seconds": round(one.seconds, 1), "kept": one.kept, "gain": one.gain and one.gain.as_json()}
             for one in self.trials
         ]
-        return {"trials": trials, "default": self.default.metrics(), "over_default": self.over_default._asdict()}
+        return {"trials": trials, "default": self.default.metrics(), "over_default": self.over_default.as_json()}
 
 
 class Search:
@@ -115,7 +116,7 @@ class Search:
             self._try(name, cost, change)
         outcome = self._fine_tuned()
         best = self._best
-        if outcome is not None and outcome.tuned:
+        if outcome is not None:
             best = replace(best, extractors=(outcome.extractor,), seen=(outcome.seen,))
             judged = outcome.judged
         else:
@@ -173,7 +174,9 @@ class Search:
         for named, blocks in BLOCKS.items():
             name = f"fine-tuning {named}"
             epochs = epoch_count(len(self._learn), self._tuning.settings) * (1 + self._tuning.settings.refit)
-            cost = len(self._learn) * epochs * _STEP * self._milliseconds / 1000 / cores() * (0.7 if blocks is None else 1)
+            cost = _BUILDING + len(self._learn) * epochs * _STEP * self._milliseconds / 1000 / cores() * (
+                0.7 if blocks is None else 1
+            )
             if cost > self._ends - time.monotonic():
                 self._tell(Trial(name, cost, None, False))
                 continue
@@ -186,7 +189,8 @@ class Search:
             )
             outcome = tuner.fine_tune(seen.views is not None, self._record)
             after = outcome.compared[1]
-            better = bool(outcome.tuned) and (best is None or after.log_loss < best.compared[1].log_loss)
+            sure = bool(outcome.tuned) and after.gain is not None and after.gain.beyond_noise
+            better = sure and (best is None or after.log_loss < best.compared[1].log_loss)
             self._tell(Trial(name, time.monotonic() - began, after.gain, better))
             best = outcome if better else best
         return best
@@ -236,6 +240,8 @@ class Search:
 
     def _compare(self, learnt: Learnt, seen: tuple[Seen, ...]) -> tuple[Paired, bool]:
         """Return by how much a trial is better than the best so far, and whether by more than noise."""
+        if learnt.views and learnt.way == views.PLAIN and self._best.seen[0].views is None:
+            return learnt.views[1].gain or Paired(0.0, float("inf"), 0), False  # of what was tried, and is not used
         classes = self._examples.classes[self._learn]
         before = self._best.learnt.held_out_scores(self._best.seen, self._learn)
         after = learnt.held_out_scores(seen, self._learn)

@@ -28,7 +28,7 @@ from retrain.pipeline.tuned import FineTuner, Outcome, Tuning, check_parts
 from retrain.progress import SILENT, Progress
 from retrain.runner import Run, run_locally
 from retrain.settings import AugmentSettings, FineTuneSettings, HeadSettings, SplitSettings, as_plain
-from retrain.storage import Layout, own_folder
+from retrain.storage import RATE_RECORD, Layout, own_folder
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,9 @@ def train(
             extractors, seen, judged = [outcome.extractor], [outcome.seen], outcome.judged
         tell_of_choices(judged.final, outcome, progress)
         record.judged(judged.facts() | ({"fine_tuning": outcome.facts} if outcome else {}))
-        record.judged({"search": found.as_json()} if found else {})
+        if found:
+            record.judged({"search": found.as_json()})
+            progress.note(f"search: {found.over_default} of the test pictures more are right than by default")
         with record.stage("save"):
             _save(line.target, extractors, seen, line.examples, judged, outcome, line.layout, record, progress)
     return Result(
@@ -140,8 +142,9 @@ def find_rate(
         Layout(Path(tf_files)), split, head, named(backbone), augment, tuning, False, 0.0, image_size, weights, crop_borders,
         None, devices, None, run, progress,
     )  # fmt: skip
+    line.record.name = RATE_RECORD  # that of a model that is there stays
     with line.record as record:
-        line.prepare()
+        line.prepare(to_save=False)
         with record.stage("head"):
             judged = line.frozen()
         with record.stage("learning rate"):
@@ -171,6 +174,11 @@ class _Line:
         progress: Progress,
     ) -> None:
         *smaller, size = (image_size,) if image_size is None or isinstance(image_size, int) else tuple(image_size) or (None,)
+        if not 0 <= search < float("inf"):
+            raise UsageError(f"--search {search} is no number of seconds; give 0 or more")
+        sizes = [one for one in (*smaller, size) if one is not None]
+        if not all(isinstance(one, int) and 32 <= one <= 1024 for one in sizes):
+            raise UsageError(f"--image-size {', '.join(map(str, sizes))} is out of range; give 32 to 1024 pixels")
         if tuning.fine_tune and len(several) > 1:
             raise UsageError("--fine-tune trains one backbone; name the better of these, found without --fine-tune")
         if search and (len(several) > 1 or tuning.fine_tune):
@@ -182,14 +190,19 @@ class _Line:
         self._run, self._progress, self._moved = run, progress, model is not None
         self._several = [look_up(one, size, weights) for one in several]
         self._tuning = Tuning(
-            tuning, augment, head, tuple(smaller), tuple(devices), None if summaries is None else Path(summaries)
+            tuning,
+            augment,
+            head,
+            tuple(smaller),
+            (devices,) if isinstance(devices, str) else tuple(devices),
+            None if summaries is None else Path(summaries),
         )
         self.target = layout.model if model is None else Path(model)
         names = ",".join(one if isinstance(one, str) else one.name for one in self._several)
         further = {**as_plain(augment), **as_plain(tuning), "tta": tta, "search": search, "image_sizes": [*smaller, size]}
         self.record = Record(layout, names, split, head, crop_borders, further)
 
-    def prepare(self) -> None:
+    def prepare(self, to_save: bool = True) -> None:
         """List the pictures, open the backbones, compute features, split, and compute views."""
         record, layout, progress = self.record, self.layout, self._progress
         with record.stage("listing"):
@@ -198,7 +211,8 @@ class _Line:
             )
             record.listed = True
             own_folder(layout.reports)
-            own_folder(self.target, "move it away or choose another --model" if self._moved else "")
+            if to_save:
+                own_folder(self.target, "move it away or choose another --model" if self._moved else "")
         with record.stage("backbone"):
             self.extractors = [
                 open_extractor(one, self._size, self._weights, self._crop_borders, progress) for one in self._several
@@ -219,7 +233,7 @@ class _Line:
         with record.stage("views"):
             self.seen = look(
                 listing, found, self.extractors, examples, self.parts, self._augment, self._tta, layout, self._run, record,
-                progress,
+                progress, timed_too=bool(self._search) or self._tuning.settings.fine_tune,
             )  # fmt: skip
 
     def frozen(self) -> Judged:
@@ -281,7 +295,7 @@ def _save(
     first = seen[final.members[0]].features, outcome.held_out if outcome else None
     sha256 = artifact.save(target, model, reference_of(examples, judged, *first), placed, split)
     record.saved(target, sha256)
-    for path in (layout.checkpoint, layout.second_checkpoint):
+    for path in (layout.checkpoint, layout.second_checkpoint) if outcome else ():
         path.unlink(missing_ok=True)
     if tuned:
         extractors[0].forget_others(layout, progress)

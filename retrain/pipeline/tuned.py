@@ -110,6 +110,7 @@ class FineTuner:
             "before": self._frozen.metrics() if better else None, "compared": [one.as_json() for one in compared],
         }  # fmt: skip
         if not better:
+            extractor.forget(self._layout, self._progress)
             return Outcome(self._extractor, self._seen, self._frozen, compared, {}, facts)
         held_out = HeldOut(final.fitted[0], seen.features)
         if self._tuning.settings.refit:
@@ -218,7 +219,7 @@ class FineTuner:
     def _chosen(self, tuned: Tuned, seen: Seen) -> Learnt:
         """Return the tuned model, with temperatures and a way to look at pictures chosen by the validation part."""
         validation = np.array([self._parts.parts[row] == "validation" for row in self._learn])
-        fitted = Fitted(tuned.head, self._frozen.fitted.sweep, ((validation, tuned.head),), self._frozen.fitted.history)
+        fitted = Fitted(tuned.head, self._frozen.fitted.sweep, ((validation, tuned.head),))
         units = unit_numbers(self._parts)[self._learn]
         return choose([seen], [fitted], self._learn, self._examples.classes[self._learn], units)
 
@@ -247,14 +248,14 @@ def check_parts(parts: Split) -> None:
     if not can_be_tuned(parts):
         raise UsageError(
             "--fine-tune needs a validation and a test part, but there is"
-            f" {'cross-validation' if parts.folds else 'no picture to validate on'};"
+            f" {'cross-validation' if parts.folds else 'not more than one picture, or group, to validate on'};"
             " add pictures to the smallest classes, or leave out --fine-tune and --folds"
         )
 
 
 def can_be_tuned(parts: Split) -> bool:
     """Whether there is something to choose by that is neither learnt from nor tested on."""
-    return not parts.folds and len(parts.rows("validation")) > 0
+    return not parts.folds and len({parts.units[row] for row in parts.rows("validation")}) > 1
 
 
 def _digest(tensors: Mapping[str, np.ndarray]) -> str:
