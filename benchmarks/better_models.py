@@ -107,8 +107,8 @@ class Fold:
         self.facts: dict[str, Any] = {"fold": fold, "pictures": len(self._test), "seconds": {}}
         own_folder(corpus.layout.reports)
 
-    def measure(self) -> dict[str, Any]:
-        """Return accuracy and log loss of each way, and the seconds that it took."""
+    def measure(self, frozen_only: bool) -> dict[str, Any]:
+        """Return accuracy and log loss of each way, and the seconds that it took; without fine-tuning if `frozen_only`."""
         augment = replace(self._tuning.augment, augment=VIEWS)
         looker = Looker(self._corpus.extractor, self._examples, self._corpus.layout, run_locally, SILENT, self._record)
         began = time.perf_counter()
@@ -116,6 +116,8 @@ class Fold:
         self.facts["seconds"]["views computed, or read from the cache"] = time.perf_counter() - began
         frozen = self._judged("frozen", replace(seen, augmented=None))
         self._judged("views", seen)
+        if frozen_only:
+            return self.facts
         tuner = FineTuner(
             self._corpus.extractor, self._examples, self._parts, replace(seen, augmented=None), frozen, self._tuning,
             self._corpus.layout, run_locally, SILENT,
@@ -150,6 +152,7 @@ class Fold:
 def summed_up(folds: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the means over folds, and the paired differences to `frozen`."""
     names = [name + suffix for name in ("frozen", "views", "fine-tuned") for suffix in WAYS.values()]
+    names = [name for name in names if name in folds[0]]
     facts: dict[str, Any] = {}
     for name in names:
         facts[name] = {figure: float(np.mean([fold[name][figure] for fold in folds])) for figure in ("accuracy", "log_loss")}
@@ -169,6 +172,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder that keeps features between runs [a temporary one]")
     parser.add_argument("--only", nargs="+", choices=list(FILES), default=list(FILES), help="files [all]")
     parser.add_argument("--fold", type=int, nargs="+", default=[], help="outer folds [all]")
+    parser.add_argument("--frozen-only", action="store_true", help="leave fine-tuning out, which takes hours on two cores")
     parser.add_argument("--backbone", default=backbones.DEFAULT, help=f"name of the backbone [{backbones.DEFAULT}]")
     parser.add_argument("--epochs", type=int, default=0, help="of fine-tuning [as by default]")
     parser.add_argument("--precision", default="auto", help="number format of training [auto]")
@@ -185,7 +189,7 @@ def main() -> None:
             corpus = corpus_of(data, options.folds / f"{name}.csv", name == accuracy.BY_UNIT, options.backbone, layout)
             found = []
             for fold in options.fold or sorted(set(corpus.folds.tolist())):
-                found.append(Fold(corpus, fold, tuning).measure())
+                found.append(Fold(corpus, fold, tuning).measure(options.frozen_only))
                 measure.say(f"{name}, fold {fold}: {measure.rounded(found[-1])}")
             results[name] = summed_up(found)
     best = {
@@ -194,6 +198,7 @@ def main() -> None:
     met = all(best[name] >= AIMS[name] for name in best)
     target = f"mean accuracy of the best way at least {AIMS}"
     stem = "better_models" if options.backbone == backbones.DEFAULT else f"better_models_{options.backbone}"
+    stem += "_frozen" if options.frozen_only else ""
     measure.write(options.out, stem, __doc__, results, target=target, met=met, seed=tuning.head.seed)
 
 

@@ -85,10 +85,15 @@ class Choice:
         return f"{self.policy}: {self.why}"
 
 
-def choose_precision(asked: str) -> Choice:
-    """Return what `precision` returns, with the reason: `mixed_float16: NVIDIA H100 has compute capability 9.0`."""
+def choose_precision(asked: str, names: Sequence[str] = ()) -> Choice:
+    """Return what `precision` returns, with the reason: `mixed_float16: NVIDIA H100 has compute capability 9.0`.
+
+    `names`: of devices, where not all are used.
+    """
     if asked != "auto":
         return Choice(asked, "as asked")
+    if names and not any("GPU" in name.upper() for name in names):
+        return Choice("float32", "no GPU among the devices")
     tf = start()
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:

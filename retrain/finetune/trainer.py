@@ -53,7 +53,7 @@ def setting(
     progress: Progress,
 ) -> Setting:
     """Find number format and devices, and say so where they are not what was asked for."""
-    choice = devices.choose_precision(precision)
+    choice = devices.choose_precision(precision, names)
     policy = choice.policy
     opaque = network.is_saved_model(backbone)
     if opaque and len(names) > 1:
