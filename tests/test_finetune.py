@@ -954,3 +954,9 @@ def test_a_network_of_keras_learns_within_its_model(tuned: Callable, tmp_path: P
         "block_16_expand", "block_16_expand_BN", "block_16_depthwise", "block_16_depthwise_BN", "block_16_project",
         "block_16_project_BN", "Conv_1", "Conv_1_bn",
     }  # fmt: skip
+
+
+def test_a_gpu_that_is_not_among_the_devices_does_not_choose_the_number_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retrain.devices.start", lambda: pytest.fail("no GPU is asked for, so none is looked for"))
+    assert str(choose_precision("auto", ["CPU:0", "cpu:1"])) == "float32: no GPU among the devices"
+    assert choose_precision("mixed_bfloat16", ["CPU:0"]).policy == "mixed_bfloat16"
