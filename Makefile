@@ -104,6 +104,7 @@ bench: $(VENV)/.installed-tests
 	$(BIN)/python benchmarks/backbones.py "$(CORPORA)" "$(FOLDS)"
 	$(BIN)/python benchmarks/calibration.py "$(CORPORA)" "$(FOLDS)"
 	$(BIN)/python benchmarks/unknown.py "$(CORPORA)" "$(FOLDS)"
+	$(BIN)/python benchmarks/better_models.py "$(CORPORA)" "$(FOLDS)" --frozen-only
 	$(BIN)/python benchmarks/wrong_labels.py "$(CORPORA)" "$(FOLDS)"
 	$(BIN)/python benchmarks/shortcuts.py "$(CORPORA)"
 	$(BIN)/python benchmarks/check_scale.py
