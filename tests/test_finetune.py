@@ -259,6 +259,7 @@ def test_without_validation_pictures_the_last_epoch_is_kept(tuned: Callable) -> 
     assert found.history[0].validation_loss is found.history[0].validation_error is None
 
 
+@pytest.mark.weights
 @pytest.mark.parametrize(
     ("smoothing", "class_weight"),
     [
@@ -392,6 +393,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     assert digest(resumed) == digest(whole) and resumed.history == whole.history
 
 
+@pytest.mark.weights
 def test_a_checkpoint_of_another_run_or_a_damaged_one_is_not_gone_on_from(tuned: Callable, tmp_path: Path) -> None:
     kept = tmp_path / "run.safetensors"
     with pytest.raises(KeyboardInterrupt):
@@ -623,6 +625,7 @@ def test_one_cycle_rises_and_falls_along_waves() -> None:
 # --- learning rates
 
 
+@pytest.mark.weights
 def test_a_search_for_the_rate_tries_them_in_order_and_leaves_nothing(
     small: Backbone, head: Head, held: Pixels, labels: np.ndarray
 ) -> None:
@@ -688,6 +691,7 @@ def test_blocks_without_names_end_where_paths_meet_or_begin_at_weights(joined: b
 # --- number formats
 
 
+@pytest.mark.weights
 @pytest.mark.parametrize("policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.weights)])
 def test_half_precision_trains_and_leaves_float32_behind(tuned: Callable, policy: str) -> None:
     import keras
@@ -780,6 +784,7 @@ def test_the_cpu_cannot_be_divided_once_tensorflow_runs() -> None:
         logical_cpus(3)
 
 
+@pytest.mark.weights
 def test_one_device_by_name_trains(tuned: Callable) -> None:
     assert math.isfinite(tuned(dataclasses.replace(QUICK, epochs=1), devices=["CPU:0"]).history[0].loss)
 
@@ -793,6 +798,7 @@ def module(tmp_path: Path) -> Backbone:
     return Backbone("module", SIZE, FEATURES, "", "", lambda: folder, saved_model.build)
 
 
+@pytest.mark.weights
 def test_a_saved_model_learns_all_but_its_statistics(tuned: Callable, module: Backbone, held: Pixels) -> None:
     told = Told()
     found = tuned(dataclasses.replace(QUICK, epochs=3), backbone=module, precision="mixed_float16", progress=told)

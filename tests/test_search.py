@@ -26,6 +26,8 @@ from tests.test_evaluate import draw_mixed
 from tests.test_learnt import Heard
 from tests.test_tuned import BLIND, COLOURFUL, STILL, Asking, build_grey, draw_tinted
 
+pytestmark = pytest.mark.weights  # they train networks, most of a minute in all
+
 QUICK, PARTS, PLENTY, NONE = HeadSettings(steps=60, l2=1e-2), SplitSettings(validation=25, test=25), 10_000.0, 1e-6
 LABELLING = f"{1 + len(views.TTA)} views when labelling"
 Command = Callable[..., Ran]

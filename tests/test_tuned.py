@@ -37,6 +37,8 @@ from tests.test_augment import files_of
 from tests.test_imports import NO_TENSORFLOW, python
 from tests.test_learnt import Heard
 
+pytestmark = pytest.mark.weights  # they train networks, most of a minute in all
+
 SIZE, SQUARES, COUNT = 33, 3, 12
 STILL = AugmentSettings(flip=False, crop=0, scale=0, brightness=0, colour=0, rotation=0)
 PARTS, QUICK = SplitSettings(validation=25, test=25), HeadSettings(steps=40, l2=1e-2)
@@ -351,7 +353,6 @@ def test_where_it_does_not_help_the_backbone_stays_as_it_was_and_that_is_said(
     assert frozen.metrics == model.metrics
 
 
-@pytest.mark.weights
 def test_a_destructive_learning_rate_does_not_harm_the_model(tmp_path: Path, tiny: Backbone) -> None:
     draw_classes(tmp_path / "data")
     heard = Heard()
