@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrain import artifact, backbones, views
+from retrain import artifact, backbones, finetune, views
 from retrain.backbones import Backbone
 from retrain.errors import UsageError
 from retrain.evaluation.paired import Paired
@@ -275,6 +275,27 @@ def test_fine_tuning_is_tried_last_and_the_better_outcome_is_kept(tmp_path: Path
     assert result.record["fine_tuning"]["compared"][1]["kept"] and result.record["search"]["over_default"]["mean"] > 0
     assert evaluate(tmp_path / "tf_files").figures.accuracy == result.accuracy
     assert not list((tmp_path / "tf_files" / "reports").glob("*.safetensors"))
+
+
+def test_of_fine_tuning_that_was_not_better_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "VIEWS", ())
+    monkeypatch.setattr(backbones, "EMBEDDED", set())
+    (tmp_path / "grey").write_bytes(b"grey")
+    grey = Backbone("grey", 33, 27, "Apache-2.0", "drawn by the tests", lambda: tmp_path / "grey", build_grey)
+    draw_tinted(tmp_path / "tf_files" / "data")
+    monkeypatch.setattr(search.Paired, "beyond_noise", property(lambda _: False))
+    asking = Asking(monkeypatch, COLOURFUL, COLOURFUL, COLOURFUL, COLOURFUL)
+    answer = finetune.fine_tune
+
+    def leaves_a_checkpoint(*given: Any, checkpoint: Path, **options: Any) -> Any:
+        checkpoint.write_bytes(b"how far it is")
+        return answer(*given, checkpoint=checkpoint, **options)
+
+    monkeypatch.setattr(finetune, "fine_tune", leaves_a_checkpoint)
+    result = searched(tmp_path / "tf_files", grey, augment=STILL, tuning=FineTuneSettings(epochs=2))
+    assert len(asking.asked) >= 2 and not any(trial["kept"] for trial in trials_of(result))
+    assert artifact.load(tmp_path / "tf_files" / "model").artifact.members[0].backbone == "grey"
+    assert not list((tmp_path / "tf_files" / "reports").glob("fine-tuning*"))
 
 
 # --- refused

@@ -193,6 +193,8 @@ class Search:
             better = sure and (best is None or after.log_loss < best.compared[1].log_loss)
             self._tell(Trial(name, time.monotonic() - began, after.gain, better))
             best = outcome if better else best
+            for path in (self._layout.checkpoint, self._layout.second_checkpoint):  # a trial is not gone on from later
+                path.unlink(missing_ok=True)
         return best
 
     def _tell(self, trial: Trial) -> None:
