@@ -385,6 +385,30 @@ def test_a_signal_before_the_command_line_is_imported_ends_the_process_at_once(n
     assert (begun.returncode, errors) == (-number, "")
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+@pytest.mark.parametrize("instead", ["SystemError('bad argument to internal function')", "MemoryError", "ImportError('x')"])
+def test_a_stop_that_a_library_turned_into_another_error_is_told_as_a_stop(
+    number: int, code: int, word: str, instead: str, room: Path
+) -> None:
+    """TensorFlow's C code has been seen to do so where a signal came while it called Python."""
+    lost = (
+        "import os, time, retrain.cli as cli\n"
+        "def lost(**_):\n"
+        f"    try: os.kill(os.getpid(), {int(number)}); time.sleep(60)\n"
+        f"    except BaseException: raise {instead} from None\n"
+        "cli.label.callback = lost\n"
+        "cli.main(['label', 'pictures/red.png'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", lost], cwd=room, capture_output=True, text=True, timeout=120, check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    told = f"retrain: {word}; what was done so far is kept, run again to go on\n"
+    assert (done.returncode, done.stderr) == (code, told)
+
+
 def test_a_limit_of_memory_that_is_too_low_for_anything_is_told_at_once(room: Path) -> None:
     """Below it OpenBLAS would end the process in words of its own."""
     resource = pytest.importorskip("resource")

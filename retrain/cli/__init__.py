@@ -97,16 +97,23 @@ def _refuse_little_memory() -> None:
         )
 
 
-def _terminate(_number: int, _frame: object) -> NoReturn:
-    raise Terminated
+class _Asked:
+    """Which signal asked for an end: a library in C may lose what its handler raised, and raise something of its own."""
+
+    number: int | None = None
+
+
+def _stop(number: int, _frame: object) -> NoReturn:
+    _Asked.number = number
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code; every error of a user is one line on stderr."""
     # A terminal that was closed; as process 1 of a container it would else go on unseen. `nohup` has it ignored.
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, _terminate)
-    signal.signal(signal.SIGTERM, _terminate)
+        signal.signal(signal.SIGHUP, _stop)
+    signal.signal(signal.SIGTERM, _stop)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # file names may hold what the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
@@ -132,8 +139,8 @@ def _flush() -> None:
 
 def _run(argv: Sequence[str] | None) -> int:
     try:
-        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as retrain.__main__ left it
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_DFL):  # Python's, or __main__'s
+            signal.signal(signal.SIGINT, _stop)
         result = cli.main(args=None if argv is None else list(argv), prog_name="retrain", standalone_mode=False)
         _flush()
         return int(result or Exit.OK)
@@ -145,15 +152,25 @@ def _run(argv: Sequence[str] | None) -> int:
     except RetrainError as error:
         return _tell(str(error), error.exit_code)
     except Terminated:
-        return _tell("terminated; what was done so far is kept, run again to go on", Exit.TERMINATED)
+        return _tell_stop(signal.SIGTERM)
     except (_Interrupted, KeyboardInterrupt, click.Abort):
-        return _tell("interrupted; what was done so far is kept, run again to go on", Exit.INTERRUPTED)
+        return _tell_stop(signal.SIGINT)
     except (_ReaderGone, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK
-    except MemoryError:
+    except Exception as error:  # noqa: BLE001
+        return _tell_stop(_Asked.number) if _Asked.number else _tell_unexpected(error)
+
+
+def _tell_stop(number: int) -> Exit:
+    word, code = ("interrupted", Exit.INTERRUPTED) if number == signal.SIGINT else ("terminated", Exit.TERMINATED)
+    return _tell(f"{word}; what was done so far is kept, run again to go on", code)
+
+
+def _tell_unexpected(error: Exception) -> Exit:
+    if isinstance(error, MemoryError):
         return _tell(_OUT_OF_MEMORY, Exit.ENVIRONMENT)
-    except (OSError, ImportError) as error:
+    if isinstance(error, OSError | ImportError):
         if "failed to map segment" in str(error) or "cannot allocate memory" in str(error).lower():
             return _tell(_OUT_OF_MEMORY, Exit.ENVIRONMENT)
         if isinstance(error, ImportError):
@@ -164,9 +181,9 @@ def _run(argv: Sequence[str] | None) -> int:
             f"{error.strerror or error}: {error.filename or 'standard input or output'}; fix this and run again",
             Exit.ENVIRONMENT,
         )
-    except Exception as error:  # noqa: BLE001  a defect of ours: one line as well, and how to get the rest
-        words = _one_line(f"internal error, {type(error).__name__}: {error}")
-        return _tell(f"{words}; run with --debug and report it", Exit.CHECK_FAILED)
+    # A defect of ours: one line as well, and how to get the rest.
+    words = _one_line(f"internal error, {type(error).__name__}: {error}")
+    return _tell(f"{words}; run with --debug and report it", Exit.CHECK_FAILED)
 
 
 def _one_line(text: str) -> str:
