@@ -161,7 +161,7 @@ class FineTuneSettings(Checked):
     )
     epochs: int = _setting(
         0,
-        "Times that each picture is learnt from in fine-tuning; 0: enough for 500 steps, but from 5 to 15.",
+        "Times that each picture is learnt from in fine-tuning; 0: enough for 320 steps, but from 5 to 15.",
         low=0,
         high=10**4,
     )

@@ -301,7 +301,7 @@ def test_weights_are_carried_over_to_the_next_size(tuned: Callable) -> None:
     assert abs(second.loss - first.loss) < 0.25 and second.loss < 0.9 * math.log(CLASSES)
 
 
-@pytest.mark.parametrize(("pictures", "epochs"), [(8, 15), (400, 10), (40_000, 5), (0, 15)])
+@pytest.mark.parametrize(("pictures", "epochs"), [(8, 15), (400, 7), (40_000, 5), (0, 15)])
 def test_epochs_are_enough_for_some_hundred_steps_where_their_number_is_not_set(pictures: int, epochs: int) -> None:
     assert tune.epoch_count(pictures, dataclasses.replace(QUICK, epochs=0)) == epochs
     assert tune.epoch_count(pictures, QUICK) == 2

@@ -12,6 +12,7 @@ from retrain.backbones import Backbone, saved_model
 from retrain.devices import dtype_policy, start
 from retrain.errors import ModelRefused
 from retrain.finetune import depth
+from retrain.finetune.folded import folded
 from retrain.head import Head
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def build(
 
     with scope, dtype_policy(policy):
         inner = backbone.build(backbone.weights(), image_size)
+        run = folded(inner)
         dense = keras.layers.Dense(head.kernel.shape[1], dtype="float32", name="head")
 
         class Tuning(keras.Model):
@@ -68,7 +70,7 @@ def build(
                 self.inner, self.dense = inner, dense
 
             def call(self, inputs: dict[str, Any]) -> Any:
-                outputs = self.inner(inputs["pixels"], training=False)
+                outputs = run(inputs["pixels"], training=False)
                 features = keras.ops.cast(outputs[0] if isinstance(outputs, list | tuple) else outputs, "float32")
                 return self.dense(features * inputs["kept"] if "kept" in inputs else features)
 

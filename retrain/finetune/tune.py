@@ -30,7 +30,7 @@ from retrain.settings import AugmentSettings, FineTuneSettings
 if TYPE_CHECKING:
     import keras
 
-STEPS, LEAST_EPOCHS, MOST_EPOCHS = 500, 5, 15  # where no number of epochs is set; settings.py says it in words
+STEPS, LEAST_EPOCHS, MOST_EPOCHS = 320, 5, 15  # where no number of epochs is set; settings.py says it in words
 
 
 @dataclass(frozen=True)
