@@ -199,6 +199,7 @@ def main() -> None:
     target = f"mean accuracy of the best way at least {AIMS}"
     stem = "better_models" if options.backbone == backbones.DEFAULT else f"better_models_{options.backbone}"
     stem += "_frozen" if options.frozen_only else ""
+    stem += "" if len(options.only) == len(FILES) else "".join(f"_{name}" for name in options.only)
     measure.write(options.out, stem, __doc__, results, target=target, met=met, seed=tuning.head.seed)
 
 
