@@ -327,14 +327,6 @@ def test_a_loss_that_is_not_finite_is_told_with_advice(tuned: Callable, head: He
         tuned(head=broken)
 
 
-def test_a_missing_tensorboard_is_told_before_any_work(
-    tuned: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(said.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(EnvironmentProblem, match=r"run: pip install retrain\[tensorboard\]"):
-        tuned(summaries=tmp_path / "summaries", backbone=None)
-
-
 def test_too_little_memory_is_told_with_advice(tuned: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     tf = start()
     import keras

@@ -132,7 +132,7 @@ def test_what_it_says_of_our_options_is_so() -> None:
         ("`--devices` (all GPUs)", "`--devices` (none)", "--devices has the default all GPUs, not none"),
         ("`retrain --debug` (off)", "`retrain --debug` (on)", "--debug has the default off, not on"),
         ("`--lr-find` proposes", "`--find-lr` proposes", "--find-lr does not exist"),
-        ("retrain evaluate --assert-accuracy", "retrain train --assert-accuracy", "--assert-accuracy does not exist"),
+        ("retrain evaluate --assert-accuracy", "retrain classify --assert-accuracy", "--assert-accuracy does not exist"),
         ("--colour 0 --rotation 0", "--color 0 --rotation 0", "--color is neither theirs nor ours"),
         ("| `--momentum` `0.9` | no |", "| `--momentum` `0.9` | |", "`--momentum` `0.9`: '' names no option"),
     ],

@@ -68,3 +68,11 @@ def percent(share: float) -> str:
 def skipped_line(path: str, reason: str, detail: str) -> str:
     """Say in one line why a picture was skipped."""
     return printable(f"skipped {path}: {reason} ({detail or REASONS.get(reason, reason)})")
+
+
+def is_below(least: float | None, accuracy: float) -> bool:
+    """Whether an accuracy is not what was asked for, and say so."""
+    if least is None or accuracy >= least:  # not `<`: NaN, from a variable that went wrong, is no success
+        return False
+    click.echo(f"retrain: the accuracy, {accuracy:.4f}, is not at least {least:g}", err=True)
+    return True

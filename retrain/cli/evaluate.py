@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from retrain.cli.console import Console, percent, printable, skipped_line
+from retrain.cli.console import Console, is_below, percent, printable, skipped_line
 from retrain.cli.options import File, Folder, tta_option, unknown_option
 from retrain.errors import Exit
 
@@ -53,9 +53,7 @@ def evaluate(
     found = run(tf_files, model=model, data=data, output=output, unknown=unknown, tta=tta, progress=Console())
     for line in [*summary(found), f"report:            {output or Layout(tf_files).reports / REPORT}"]:
         click.echo(printable(line))
-    value = found.figures.accuracy.value
-    if least is not None and not value >= least:  # NaN, from a variable that went wrong, is no success
-        click.echo(f"retrain: the accuracy, {value:.4f}, is not at least {least:g}", err=True)
+    if is_below(least, found.figures.accuracy.value):
         return Exit.CHECK_FAILED
     return Exit.SKIPPED if found.skipped else Exit.OK
 

@@ -3,13 +3,14 @@
 import gc
 import shlex
 import sys
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from retrain.cli.console import Console, percent, printable, skipped_line
+from retrain.cli.console import Console, is_below, percent, printable, skipped_line
 from retrain.cli.options import (
     Folder,
     backbone_options,
@@ -17,7 +18,7 @@ from retrain.cli.options import (
     on_devices,
     settings_options,
 )
-from retrain.errors import Exit
+from retrain.errors import Exit, UsageError
 from retrain.settings import AugmentSettings, FineTuneSettings, HeadSettings, SplitSettings
 from retrain.storage import DEFAULT_MODEL, RATE_PAGE, Layout
 
@@ -57,8 +58,12 @@ _SHOWN = 10
     metavar="NAME,...",
     help="Devices to fine-tune on, such as GPU:0,GPU:1; CPU:0,CPU:1 divides the CPU.  [default: all GPUs]",
 )
+@click.option("--summaries", type=Folder(), help="Folder for the curves that TensorBoard draws; needs retrain[tensorboard].")
 @click.option(
-    "--summaries", type=Folder(), help="Folder for what TensorBoard draws of fine-tuning; needs retrain[tensorboard]."
+    "--assert-accuracy",
+    "least",
+    type=click.FloatRange(0, 1),
+    help="End with 1 where the test accuracy, a share such as 0.9, is lower. The model is written all the same.",
 )
 @click.option(
     "--tta",
@@ -77,6 +82,7 @@ def train(
     lr_find: bool,
     devices: str | None,
     summaries: Path | None,
+    least: float | None,
     **options: Any,
 ) -> int:
     """Train a classifier on the pictures in TF_FILES/data/<class>/...
@@ -100,6 +106,7 @@ def train(
     from retrain.pipeline import find_rate
     from retrain.pipeline import train as run
 
+    _refuse_idle(lr_find)
     split, head = from_options(SplitSettings, options), from_options(HeadSettings, options)
     augment, tuning = from_options(AugmentSettings, options), from_options(FineTuneSettings, options)
     shared: dict[str, Any] = {
@@ -107,7 +114,7 @@ def train(
         "devices": on_devices(devices), "progress": Console(),
     }  # fmt: skip
     if lr_find:
-        curve = find_rate(tf_files, split, head, backbone, tuning=replace(tuning, fine_tune=True), **shared)
+        curve = find_rate(tf_files, split, head, backbone, tuning=tuning, **shared)
         click.echo(f"learning rate: --tuning-rate {curve.proposed:.2g} is proposed: {curve.rule}")
         click.echo(printable(f"curve:         {Layout(tf_files).reports / RATE_PAGE}"))
         return Exit.OK
@@ -116,7 +123,26 @@ def train(
     )
     for line in summary(result):
         click.echo(printable(line))
+    if is_below(least, result.accuracy.value):
+        return Exit.CHECK_FAILED
     return Exit.SKIPPED if result.skipped else Exit.OK
+
+
+def _refuse_idle(lr_find: bool) -> None:
+    """Raise UsageError for an option that was given and would do nothing: whoever gave it expects something of it."""
+    context = click.get_current_context()
+    given = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    tunes = lr_find or context.params["fine_tune"] or context.params["search"]
+    of_views = {field.name for field in fields(AugmentSettings)} - {"augment"}
+    of_tuning = {field.name for field in fields(FineTuneSettings)} - {"fine_tune"} | {"devices"}
+    for names, active, what in (
+        (of_tuning, tunes, "--fine-tune"),
+        (of_views, tunes or context.params["augment"], "--augment N, or --fine-tune"),
+    ):
+        for name in given if not active else ():
+            if name in names:
+                option = f"--{'no-' if context.params[name] is False else ''}{name.replace('_', '-')}"
+                raise UsageError(f"{option} does nothing without {what}; add that, or leave {option} out")
 
 
 def summary(result: "Result") -> list[str]:

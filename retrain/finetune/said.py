@@ -1,12 +1,7 @@
 """What people are told of fine-tuning while it runs: on a terminal, and in TensorBoard."""
 
-import importlib.util
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-from retrain.devices import start
-from retrain.errors import EnvironmentProblem
 from retrain.finetune.checkpoint import Epoch
 
 _MINUTE, _HOUR = 60, 3600  # seconds
@@ -40,30 +35,11 @@ def in_words(seconds: float) -> str:
     return f"about {seconds / _HOUR:.1f} h"
 
 
-class Summaries:
-    """Figures of epochs in a folder that TensorBoard shows; does nothing where there is no folder."""
-
-    def __init__(self, folder: Path | None) -> None:
-        """Raises EnvironmentProblem where tensorboard is not installed: TensorFlow writes no figures without it."""
-        self._writer: Any = None
-        if folder is None:
-            return
-        if importlib.util.find_spec("tensorboard") is None:
-            raise EnvironmentProblem("tensorboard is not installed; run: pip install retrain[tensorboard]")
-        self._tf = start()
-        try:
-            self._writer = self._tf.summary.create_file_writer(str(folder))
-        except (OSError, self._tf.errors.OpError) as error:
-            raise EnvironmentProblem(f"cannot write to {folder}: {error}; choose another folder") from None
-
-    def add(self, number: int, epoch: Epoch) -> None:
-        """Write the figures of an epoch, counted from 1."""
-        if self._writer is None:
-            return
-        figures = {"loss": epoch.loss, "image size": epoch.size}
-        if epoch.validation_loss is not None and epoch.validation_error is not None:
-            figures |= {"validation loss": epoch.validation_loss, "validation accuracy": 1 - epoch.validation_error}
-        with self._writer.as_default():
-            for name, value in figures.items():
-                self._tf.summary.scalar(name, value, step=number)
-        self._writer.flush()
+def figures(epoch: Epoch) -> dict[str, float | None]:
+    """Return what TensorBoard draws of an epoch."""
+    return {
+        "loss": epoch.loss,
+        "validation loss": epoch.validation_loss,
+        "validation error": epoch.validation_error,
+        "image size": epoch.size,
+    }

@@ -16,16 +16,17 @@ import numpy as np
 from retrain.backbones import Backbone, built
 from retrain.errors import EnvironmentProblem, NothingUsable
 from retrain.finetune import checkpoint as checkpoints
-from retrain.finetune import network, optimizer
+from retrain.finetune import depth, network, optimizer
 from retrain.finetune.batches import Batches, epoch_plan
 from retrain.finetune.checkpoint import Epoch, State
-from retrain.finetune.said import Summaries, epoch_line, time_left
+from retrain.finetune.said import epoch_line, figures, time_left
 from retrain.finetune.trainer import ADVICE, Setting, Trainer, setting
 from retrain.head import Head
 from retrain.pixels import Pixels
 from retrain.progress import SILENT, Progress
 from retrain.scores import cross_entropies, fit_temperature
 from retrain.settings import AugmentSettings, FineTuneSettings
+from retrain.summaries import Summaries
 
 if TYPE_CHECKING:
     import keras
@@ -67,7 +68,7 @@ def fine_tune(
     devices: Sequence[str] = (),
     checkpoint: Path | None = None,
     key: str = "",
-    summaries: Path | None = None,
+    summaries: Summaries = Summaries(None, ""),
     progress: Progress = SILENT,
 ) -> Tuned:
     """Train backbone and head on pictures; returns those of the epoch with the least log loss of the validation rows.
@@ -78,12 +79,11 @@ def fine_tune(
     at one after the other, for as many epochs each, the backbone's own by default; only epochs at the last one can be best.
     `checkpoint`: where to keep how far the run is, after each epoch; one that is there with the same `key` is gone on
     from, and on a CPU the result is what it would have been, bit for bit. Remove it when the result is saved. `summaries`:
-    folder for TensorBoard.
+    what is written for TensorBoard.
 
     Raises UsageError where the backbone cannot be trained so, EnvironmentProblem where the loss is not finite, memory or
-    disk is short, or TensorBoard missing.
+    disk is short.
     """
-    written = Summaries(summaries)
     sizes = sizes_of_epochs(image_sizes or (backbone.image_size,), epoch_count(len(train_rows), settings))
     of = setting(backbone, head, settings, precision, devices, progress)
     batches = batches_of(pixels, labels, train_rows, settings, augment, of, seed, class_weight)
@@ -94,9 +94,19 @@ def fine_tune(
         said = run.epoch()
         if checkpoint:
             checkpoints.save(checkpoint, key, run.state)
-        written.add(len(run.state.history), run.state.history[-1])
+        summaries.add(len(run.state.history), figures(run.state.history[-1]))
         progress.note(said)  # what was said to be done is kept
     return run.result()
+
+
+def check(
+    backbone: Backbone, settings: FineTuneSettings, precision: str, devices: Sequence[str], image_sizes: Sequence[int]
+) -> None:
+    """Raise in a few seconds what `fine_tune` would raise of what it is asked for, before anything is computed for it."""
+    nothing = Head(np.zeros((backbone.feature_size, 2), np.float32), np.zeros(2, np.float32))
+    of = setting(backbone, nothing, settings, precision, devices, SILENT)
+    for size in {*image_sizes, backbone.image_size}:
+        depth.choose(built(of.backbone, size), settings.blocks, network.NORMS_LEARN, backbone.name)
 
 
 def batches_of(

@@ -1,5 +1,6 @@
 """How loss and error fall while heads are trained, on pictures that they learn from and on others."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,13 @@ class History:
     learnt_error: tuple[float, ...]
     held_out_error: tuple[float, ...]
     held_out_are: str
+
+    def figures(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """Yield steps with their figures by name, as TensorBoard draws them."""
+        names = ("loss", "validation loss", "error", "validation error")
+        columns = (self.learnt_loss, self.held_out_loss, self.learnt_error, self.held_out_error)
+        for step, *row in zip(self.steps, *columns, strict=True):
+            yield step, dict(zip(names, row, strict=True))
 
 
 class Observer:

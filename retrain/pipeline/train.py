@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +10,23 @@ import numpy as np
 
 from retrain import artifact, backbones, views, whereabouts
 from retrain.backbones import Backbone
-from retrain.dataset import PARTS, Skipped, read
-from retrain.errors import UsageError
+from retrain.dataset import PARTS, Skipped
 from retrain.evaluation import Accuracy, predictions
 from retrain.finetune import RateCurve
-from retrain.pipeline.examples import Examples, usable
-from retrain.pipeline.features import Extractor, look_up, named, open_extractor
-from retrain.pipeline.groups import choose_groups
-from retrain.pipeline.judged import Judged, divide_examples, fit_and_judge
+from retrain.pipeline.examples import Examples
+from retrain.pipeline.features import Extractor, named
+from retrain.pipeline.judged import Judged
 from retrain.pipeline.learnt import Learnt
-from retrain.pipeline.look import extract_all, look
+from retrain.pipeline.line import Line
 from retrain.pipeline.record import Record
 from retrain.pipeline.reference import reference_of
-from retrain.pipeline.search import Search
 from retrain.pipeline.seen import Seen
-from retrain.pipeline.tuned import FineTuner, Outcome, Tuning, check_parts
+from retrain.pipeline.tuned import Outcome
+from retrain.pipeline.wanted import Wanted
 from retrain.progress import SILENT, Progress
 from retrain.runner import Run, run_locally
 from retrain.settings import AugmentSettings, FineTuneSettings, HeadSettings, SplitSettings, as_plain
-from retrain.storage import RATE_RECORD, Layout, own_folder
+from retrain.storage import RATE_RECORD, Layout
 
 
 @dataclass(frozen=True)
@@ -87,10 +85,11 @@ def train(
 
     Raises UsageError, NothingUsable and EnvironmentProblem, each with one line that says what to do next.
     """
-    line = _Line(
-        Layout(Path(tf_files)), split, head, named(backbone), augment, tuning, tta, search, image_size, weights,
-        crop_borders, model, devices, summaries, run, progress,
+    wanted = Wanted(
+        Path(tf_files), split, head, tuple(named(backbone)), augment, tuning, tta=tta, search=search, image_size=image_size,
+        weights=weights, crop_borders=crop_borders, model=model, devices=devices, summaries=summaries,
     )  # fmt: skip
+    line = Line(wanted, run, progress)
     with line.record as record:
         line.prepare()
         with record.stage("head"):
@@ -138,10 +137,11 @@ def find_rate(
 
     A page that draws the curve goes to `tf_files/reports/learning_rate.html`.
     """
-    line = _Line(
-        Layout(Path(tf_files)), split, head, named(backbone), augment, tuning, False, 0.0, image_size, weights, crop_borders,
-        None, devices, None, run, progress,
+    wanted = Wanted(
+        Path(tf_files), split, head, tuple(named(backbone)), augment, replace(tuning, fine_tune=True), image_size=image_size,
+        weights=weights, crop_borders=crop_borders, devices=devices,
     )  # fmt: skip
+    line = Line(wanted, run, progress)
     line.record.name = RATE_RECORD  # that of a model that is there stays
     with line.record as record:
         line.prepare(to_save=False)
@@ -149,110 +149,6 @@ def find_rate(
             judged = line.frozen()
         with record.stage("learning rate"):
             return line.tuner(judged).find_rate()
-
-
-class _Line:
-    """The stages that `train` and `find_rate` share, in their order."""
-
-    def __init__(
-        self,
-        layout: Layout,
-        split: SplitSettings,
-        head: HeadSettings,
-        several: Sequence[str | Backbone],
-        augment: AugmentSettings,
-        tuning: FineTuneSettings,
-        tta: bool,
-        search: float,
-        image_size: int | Sequence[int] | None,
-        weights: str | os.PathLike[str] | None,
-        crop_borders: bool,
-        model: str | os.PathLike[str] | None,
-        devices: Sequence[str],
-        summaries: str | os.PathLike[str] | None,
-        run: Run,
-        progress: Progress,
-    ) -> None:
-        *smaller, size = (image_size,) if image_size is None or isinstance(image_size, int) else tuple(image_size) or (None,)
-        if not 0 <= search < float("inf"):
-            raise UsageError(f"--search {search} is no number of seconds; give 0 or more")
-        sizes = [one for one in (*smaller, size) if one is not None]
-        if not all(isinstance(one, int) and 32 <= one <= 1024 for one in sizes):
-            raise UsageError(f"--image-size {', '.join(map(str, sizes))} is out of range; give 32 to 1024 pixels")
-        if tuning.fine_tune and len(several) > 1:
-            raise UsageError("--fine-tune trains one backbone; name the better of these, found without --fine-tune")
-        if search and (len(several) > 1 or tuning.fine_tune):
-            raise UsageError("--search tries backbones and fine-tuning by itself; give one --backbone, and no --fine-tune")
-        if smaller and not tuning.fine_tune:
-            raise UsageError("--image-size takes several sizes with --fine-tune only; give one")
-        self.layout, self._split, self._head, self._augment, self._tta = layout, split, head, augment, tta
-        self._size, self._weights, self._crop_borders, self._search = size, weights, crop_borders, search
-        self._run, self._progress, self._moved = run, progress, model is not None
-        self._several = [look_up(one, size, weights) for one in several]
-        self._tuning = Tuning(
-            tuning,
-            augment,
-            head,
-            tuple(smaller),
-            (devices,) if isinstance(devices, str) else tuple(devices),
-            None if summaries is None else Path(summaries),
-        )
-        self.target = layout.model if model is None else Path(model)
-        names = ",".join(one if isinstance(one, str) else one.name for one in self._several)
-        further = {**as_plain(augment), **as_plain(tuning), "tta": tta, "search": search, "image_sizes": [*smaller, size]}
-        self.record = Record(layout, names, split, head, crop_borders, further)
-
-    def prepare(self, to_save: bool = True) -> None:
-        """List the pictures, open the backbones, compute features, split, and compute views."""
-        record, layout, progress = self.record, self.layout, self._progress
-        with record.stage("listing"):
-            listing = read(
-                layout, self._split.groups, self._split.validation_dir, self._split.test_dir, self._split.test_source
-            )
-            record.listed = True
-            own_folder(layout.reports)
-            if to_save:
-                own_folder(self.target, "move it away or choose another --model" if self._moved else "")
-        with record.stage("backbone"):
-            self.extractors = [
-                open_extractor(one, self._size, self._weights, self._crop_borders, progress) for one in self._several
-            ]
-            record.chosen([(one.backbone, one.weights, one.network.engine) for one in self.extractors])
-        with record.stage("bottlenecks"):
-            found = extract_all(listing, self.extractors, layout, self._run, progress)
-            examples = usable(listing, found[0], record, progress, found[1:])
-        with record.stage("split"):
-            examples, split = choose_groups(listing, examples, self._split, self._head, self.target, record, progress)
-            self.parts = divide_examples(examples, split, self.target, record, progress)
-            self.examples = examples
-            # Now, and not after the head was trained.
-            if self._tuning.settings.fine_tune:
-                check_parts(self.parts)
-            if self._search and self.parts.folds:
-                raise UsageError("--search needs a validation and a test part, not folds; add pictures, or drop --search")
-        with record.stage("views"):
-            self.seen = look(
-                listing, found, self.extractors, examples, self.parts, self._augment, self._tta, layout, self._run, record,
-                progress, timed_too=bool(self._search) or self._tuning.settings.fine_tune,
-            )  # fmt: skip
-
-    def frozen(self) -> Judged:
-        """Learn with the backbones as they are."""
-        return fit_and_judge(self.examples, self.parts, self._head, self.record, self._progress, self.seen)
-
-    def searcher(self, default: Judged) -> Search:
-        """Return what looks for a better model."""
-        return Search(
-            self.extractors[0], self.seen[0], self.examples, self.parts, default, self._tuning, self.layout, self._run,
-            self.record, self._progress,
-        )  # fmt: skip
-
-    def tuner(self, frozen: Judged) -> FineTuner:
-        """Return what trains the backbone, too."""
-        return FineTuner(
-            self.extractors[0], self.examples, self.parts, self.seen[0], frozen, self._tuning, self.layout, self._run,
-            self._progress,
-        )  # fmt: skip
 
 
 def tell_of_choices(final: Learnt, outcome: Outcome | None, progress: Progress) -> None:

@@ -29,6 +29,7 @@ from retrain.progress import Progress
 from retrain.runner import Run
 from retrain.settings import AugmentSettings, FineTuneSettings, HeadSettings, as_plain
 from retrain.storage import RATE_PAGE, Layout, write_atomically
+from retrain.summaries import Summaries
 
 NAME = "fine-tuned"
 TRAIN, VALIDATION = ("train",), ("validation",)
@@ -144,7 +145,7 @@ class FineTuner:
         return finetune.fine_tune(
             self._extractor.backbone, self._first_head(learn), squares, classes, to_learn, to_choose, settings,
             self._tuning.augment, image_sizes=self._sizes, checkpoint=checkpoint, key=self._key(settings, learn),
-            summaries=self._tuning.summaries, **self._common(),
+            summaries=Summaries(self._tuning.summaries, NAME if validate else f"{NAME}-once-more"), **self._common(),
         )  # fmt: skip
 
     def _squares(self, squares: pixels.Pixels, parts: tuple[str, ...]) -> np.ndarray:
