@@ -3,6 +3,7 @@
 Facts are kept in the same cache as features, as a space of their own: they too are a vector that follows from the bytes.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -15,6 +16,11 @@ from retrain.images import DECODER, FORMATS, Picture, decode
 VERSION = "facts-3"  # raise it with any change that alters numbers
 _SIDE = 256  # pixels of the longer side that all but sizes are measured at: about what a network sees
 _HASH_SIDE = 8
+_LEAST_SIDE = 64  # pixels
+_LONGEST = 4  # times as long as wide: squashed, a quarter of the width is left
+_DARK, _BRIGHT = 0.12, 0.93
+_BLANK = 0.012  # spread of the channels
+_BLURRED = 0.06
 _WORDS = 2 * _HASH_SIDE**2 // 16  # whole numbers below 2**24 are exact in float32
 
 
@@ -64,11 +70,7 @@ def measure(data: bytes, crop_borders: bool = False) -> tuple[np.ndarray, tuple[
     picture = decode(data, at_least=_SIDE)
     if crop_borders:
         picture = _without_borders(picture)
-    image = picture.image
-    scale = _SIDE / max(image.size)
-    if scale < 1:
-        size = tuple(max(1, round(side * scale)) for side in image.size)
-        image = image.resize((size[0], size[1]), Image.Resampling.BOX)
+    image = _reduced(picture.image)
     facts = _facts(picture, np.asarray(image), len(data))
     return np.array([*facts, *_hash(image)], np.float32), picture.notes
 
@@ -81,6 +83,42 @@ def _without_borders(picture: Picture) -> Picture:
         for whole, part, decoded in zip((picture.width, picture.height), cut.size, image.size, strict=True)
     )
     return replace(picture, image=cut, width=width, height=height)
+
+
+def oddities(facts: Facts) -> Iterator[tuple[str, str, float]]:
+    """Yield what is odd about a picture by itself: a kind, in a few words what it is by, and how much, 0 to 1.
+
+    A blank picture is not called dark as well.
+    """
+    short, long = sorted((facts.width, facts.height))
+    size = f"{facts.width:.0f}x{facts.height:.0f} pixels"
+    if short < _LEAST_SIDE:
+        yield "too-small", size, 1 - short / _LEAST_SIDE
+    if long > _LONGEST * short:
+        yield "odd-shape", size, 1 - _LONGEST * short / long
+    if facts.spread < _BLANK:
+        yield "blank", f"its colours spread by {100 * facts.spread:.1f} %", 1.0
+        return
+    if facts.brightest < _DARK:
+        yield "dark", f"95 % of its pixels are at {facts.brightest:.2f} of white or below", 1 - facts.brightest
+    if facts.darkest > _BRIGHT:
+        yield "bright", f"95 % of its pixels are at {facts.darkest:.2f} of white or above", facts.darkest
+    # Sharpness is that of luminance, and says nothing where only colours differ.
+    if facts.contrast >= _BLANK and facts.sharpness < _BLURRED:
+        yield "blurry", f"sharpness {facts.sharpness:.3f}, usual are 0.1 and more", 1 - facts.sharpness / _BLURRED
+
+
+def of_picture(picture: Picture, size: int) -> Facts:
+    """Return the facts of a decoded picture; `size`: of its file, in bytes."""
+    return _facts(picture, np.asarray(_reduced(picture.image)), size)
+
+
+def _reduced(image: Image.Image) -> Image.Image:
+    scale = _SIDE / max(image.size)
+    if scale >= 1:
+        return image
+    size = tuple(max(1, round(side * scale)) for side in image.size)
+    return image.resize((size[0], size[1]), Image.Resampling.BOX)
 
 
 def _facts(picture: Picture, pixels: np.ndarray, size: int) -> Facts:

@@ -51,6 +51,21 @@ class Neighbour(NamedTuple):
     sha256: str
 
 
+class Sight(NamedTuple):
+    """What one member saw of a picture as it is, undistorted.
+
+    `picture`: as it was decoded for it; `pixels`: uint8 (size, size, 3); `features`: float32 (feature_size,); `logits`:
+    float32 (classes,), not divided by the temperature; `spatial`: float32 (rows, columns, feature_size), whose mean over
+    places the features are; None where it was not asked for, or the network has none.
+    """
+
+    picture: Picture
+    pixels: np.ndarray
+    features: np.ndarray
+    logits: np.ndarray
+    spatial: np.ndarray | None
+
+
 class Labeller:
     """A loaded model that labels pictures. Not thread-safe: make one for each thread with `copy`."""
 
@@ -102,14 +117,18 @@ class Labeller:
 
         `neighbours`: how many of the nearest training pictures to name.
         """
+        return self.look(data, neighbours)[0]
+
+    def look(self, data: bytes, neighbours: int = 0, maps: bool = False) -> tuple[Labelled, list[Sight]]:
+        """Label a picture, and return what each member saw of it as it is; with `maps`, their spatial maps, too."""
         pictures: dict[int, Picture] = {}  # decoded for each size: a smaller one for a smaller network
-        total, first = np.zeros(len(self.model.labels)), None
+        total, sights = np.zeros(len(self.model.labels)), []
         for member, runner in zip(self.model.members, self._runners, strict=True):
             size = member.image_size
             picture = pictures[size] = pictures.get(size) or views.decode_for(data, size)
             names = [member.view, *(views.distorted(member.view, one) for one in self._distortions)]
             pixels = np.stack([views.render(picture, name, member.image_size) for name in names])
-            features = runner.features(pixels)
+            features, spatial = runner.features_and_map(pixels) if maps else (runner.features(pixels), None)
             with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at
                 # One by one: a product of several rows may round otherwise, and scores would depend on the views.
                 logits = np.stack([row @ member.kernel + member.bias for row in features])
@@ -117,13 +136,19 @@ class Labeller:
             if not np.isfinite(cooled).all():
                 raise BadImage("bad-features")
             total += softmax(cooled).mean(axis=0)
-            first = (features[0], logits[0]) if first is None else first
+            sights.append(Sight(picture, pixels[0], features[0], logits[0], _pooled(features, spatial)))
         scores = total / len(self.model.members)
         order = np.argsort(-scores, kind="stable")
         ranked = tuple(Score(self.model.labels[index], float(scores[index])) for index in order)
-        assert first is not None  # a model has members
-        shown = pictures[self.model.members[0].image_size]
-        return self._compared(Labelled(ranked, shown.extension, shown.notes), *first, neighbours)
+        first = sights[0]
+        labelled = Labelled(ranked, first.picture.extension, first.picture.notes)
+        return self._compared(labelled, first.features, first.logits, neighbours), sights
+
+    def logits(self, number: int, pixels: np.ndarray) -> np.ndarray:
+        """Return the logits of a member, by its number: float32 (n, classes) for pixels uint8 (n, size, size, 3)."""
+        member = self.model.members[number]
+        found: np.ndarray = self._runners[number].features(pixels) @ member.kernel + member.bias
+        return found
 
     def _compared(self, labelled: Labelled, features: np.ndarray, logits: np.ndarray, count: int) -> Labelled:
         """Add what the reference says; `features`, `logits`: of the first member, (feature_size,) and (classes,)."""
@@ -143,6 +168,14 @@ class Labeller:
     def label(self, image: str | os.PathLike[str], neighbours: int = 0) -> Labelled:
         """Label a picture file; raises BadImage for one that cannot be used."""
         return self.label_bytes(read_bytes(Path(image)), neighbours)
+
+
+def _pooled(features: np.ndarray, spatial: np.ndarray | None) -> np.ndarray | None:
+    """Return the first picture's spatial map if its features are the mean of it, by which a map of logits is exact."""
+    if spatial is None or spatial.shape[-1] != features.shape[-1]:
+        return None
+    first: np.ndarray = spatial[0]
+    return first if np.allclose(first.mean(axis=(0, 1)), features[0], rtol=1e-3, atol=1e-4) else None
 
 
 def way_of(model: artifact.Artifact, tta: str) -> str:

@@ -1,18 +1,23 @@
 """A trained model as a Python object: what `retrain.load` returns. No TensorFlow."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retrain import artifact
 from retrain.classify import Outcome
 from retrain.classify import classify as classify_folder
+from retrain.images import read_bytes
 from retrain.label import Labelled, Score
 from retrain.label import of as labelling
 from retrain.progress import SILENT, Progress
 from retrain.runner import cores
 from retrain.settings import AUTO, UNKNOWN_RATE
 from retrain.storage import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from retrain.explain import Explained
 
 
 class Model:
@@ -46,6 +51,19 @@ class Model:
         of the nearest training pictures as were asked for.
         """
         return self._labeller.label_bytes(data, neighbours)
+
+    def explain(self, image: str | os.PathLike[str], *labels: str) -> "Explained":
+        """Return where in a picture file lies what speaks for its top label, or for those that are named.
+
+        Raises BadImage for a file that cannot be used, and UsageError for a label that the model does not have.
+        """
+        return self.explain_bytes(read_bytes(Path(image)), labels)
+
+    def explain_bytes(self, data: bytes, labels: Sequence[str] = ()) -> "Explained":
+        """Explain a picture given as the bytes of its file, otherwise as `explain`."""
+        from retrain.explain import Explainer
+
+        return Explainer(self._labeller).explain(data, labels)
 
     def classify(
         self,

@@ -128,6 +128,33 @@ def write_atomically(path: Path, data: bytes) -> None:
     _sweep(path)
 
 
+def check_new(path: Path) -> None:
+    """Raise UsageError where a file cannot be one that `write_new` makes: it is there, or no folder is there for it."""
+    if os.path.lexists(path):
+        raise UsageError(f"{path} is there already and is not overwritten; choose another name, or move it away")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent} is no folder to write {path.name} to; make it, or choose another")
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that was not there, so that after a kill there is none, or all of it.
+
+    Raises UsageError where it is there, which then stays as it is, and EnvironmentProblem, naming the path.
+    """
+    check_new(path)
+    temporary = path.with_name(f".{path.name}.{int.from_bytes(os.urandom(6), 'big')}.tmp")
+    write_atomically(temporary, data)
+    try:
+        os.link(temporary, path)  # which, other than renaming, replaces nothing
+    except FileExistsError:
+        check_new(path)
+    except OSError:  # no hard links here
+        check_new(path)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def _claimed(path: Path, flags: int = 0) -> Iterator[bool]:
     """Hold a file while a block runs; a kill lets go of it. Gives False where another run holds it."""

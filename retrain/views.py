@@ -43,8 +43,13 @@ def _plain(image: Image.Image) -> Image.Image:
     return image
 
 
+def inside(name: str, image: Image.Image) -> tuple[int, int, int, int]:
+    """Return which part of a picture the view `name` shows: left, top, right and bottom, in pixels. It is not distorted."""
+    return borders.inside(np.asarray(image)) if name == CROP_BORDERS else (0, 0, *image.size)
+
+
 def _without_borders(image: Image.Image) -> Image.Image:
-    box = borders.inside(np.asarray(image))
+    box = inside(CROP_BORDERS, image)
     # Cropped, not resampled from within: that would mix the border's pixels into those along the edge.
     return image if box == (0, 0, *image.size) else image.crop(box)
 

@@ -14,6 +14,7 @@ from retrain.errors import UsageError, did_you_mean
 from retrain.progress import SILENT, Progress
 
 BACKBONES: dict[str, Backbone] = {row.name: row for row in (*efficientnet_lite.ROWS, *hub.ROWS, *applications.ROWS)}
+TUNED = "+fine-tuned"  # what the name of a backbone ends in that was trained, too
 EMBEDDED = {row.name for row in efficientnet_lite.ROWS}  # their weights come with the package
 DEFAULT = "efficientnet-lite0"
 _SMALLEST, _LARGEST = 32, 1024  # pixels
@@ -22,6 +23,7 @@ __all__ = [
     "BACKBONES",
     "DEFAULT",
     "EMBEDDED",
+    "TUNED",
     "Backbone",
     "built",
     "converted",

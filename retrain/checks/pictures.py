@@ -5,14 +5,9 @@ from pathlib import Path
 
 from retrain.checks.findings import Finding
 from retrain.dataset import Skipped
-from retrain.facts import Facts
+from retrain.facts import Facts, oddities
 from retrain.images import FORMATS
 
-_LEAST_SIDE = 64  # pixels
-_LONGEST = 4  # times as long as wide: squashed, a quarter of the width is left
-_DARK, _BRIGHT = 0.12, 0.93
-_BLANK = 0.012  # spread of the channels
-_BLURRED = 0.06
 # The last extension in use for each format, and others that name the same.
 _OTHER_EXTENSIONS = {
     "JPEG": ("jpeg", "jpe", "jfif", "mpo"),
@@ -55,18 +50,4 @@ def _about(path: str, facts: Facts) -> Iterable[tuple[str, str, float]]:
         yield "wrong-extension", f"{facts.kind}, though it is called {name}", 1.0
     if facts.turned:
         yield "turned", f"{size} when upright", 1.0
-    short, long = sorted((facts.width, facts.height))
-    if short < _LEAST_SIDE:
-        yield "too-small", size, 1 - short / _LEAST_SIDE
-    if long > _LONGEST * short:
-        yield "odd-shape", size, 1 - _LONGEST * short / long
-    if facts.spread < _BLANK:
-        yield "blank", f"its colours spread by {100 * facts.spread:.1f} %", 1.0
-        return
-    if facts.brightest < _DARK:
-        yield "dark", f"95 % of its pixels are at {facts.brightest:.2f} of white or below", 1 - facts.brightest
-    if facts.darkest > _BRIGHT:
-        yield "bright", f"95 % of its pixels are at {facts.darkest:.2f} of white or above", facts.darkest
-    # Sharpness is that of luminance, and says nothing where only colours differ.
-    if facts.contrast >= _BLANK and facts.sharpness < _BLURRED:
-        yield "blurry", f"sharpness {facts.sharpness:.3f}, usual are 0.1 and more", 1 - facts.sharpness / _BLURRED
+    yield from oddities(facts)

@@ -17,6 +17,7 @@ from retrain.cli.classify import classify
 from retrain.cli.completion import completion
 from retrain.cli.console import printable
 from retrain.cli.evaluate import evaluate
+from retrain.cli.explain import explain
 from retrain.cli.label import label
 from retrain.cli.options import Group
 from retrain.cli.train import train
@@ -74,7 +75,7 @@ def cli(debug: bool) -> None:
         os.environ[_DEBUG] = "1"
 
 
-for _command in (train, check, evaluate, label, classify, backbones, completion):
+for _command in (train, check, evaluate, label, explain, classify, backbones, completion):
     cli.add_command(_command)
 
 

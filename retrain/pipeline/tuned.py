@@ -204,7 +204,7 @@ class FineTuner:
 
     def _converted(self, tuned: Tuned) -> Extractor:
         """Return the tuned backbone as it runs without Keras."""
-        backbone = replace(self._extractor.backbone, name=f"{self._extractor.backbone.name}+{NAME}")
+        backbone = replace(self._extractor.backbone, name=f"{self._extractor.backbone.name}{backbones.TUNED}")
         self._progress.note("converting the tuned backbone for fast inference")
         network = backbones.converted(tuned.model, backbone, self._progress)
         return replace(self._extractor, backbone=backbone, weights=_digest(tuned.tensors), network=network)
