@@ -7,7 +7,7 @@ from retrain import facts
 from retrain.explain.explained import OCCLUSION, Explained
 from retrain.images import Picture
 from retrain.label import Neighbour
-from retrain.settings import SCORE_DECIMALS
+from retrain.settings import SCORE_DECIMALS, UNKNOWN
 
 _NEARLY_THE_SAME = 0.97  # similarity, as near-duplicates are found in training
 _BORDER = 0.02  # of a side; less may be an antialiased edge
@@ -54,7 +54,7 @@ def _of_picture(of: facts.Facts) -> Iterator[Remark]:
 def lines(explained: Explained, remarked: list[Remark], where: Callable[[Neighbour], str]) -> list[str]:
     """Return the sentences. `where`: the path of a training picture, or what else is known of it."""
     labelled, first = explained.labelled, explained.maps[0]
-    said = []
+    said = [f"{UNKNOWN} (typicality = {labelled.typicality:.{SCORE_DECIMALS}f})"] if labelled.unknown else []
     for one in explained.maps:
         by = " (found by covering parts of it)" if explained.way == OCCLUSION else ""
         said += [f"{one.label} (score = {one.score:.{SCORE_DECIMALS}f})", f"evidence: {one.region}{by}"]
