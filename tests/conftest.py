@@ -127,12 +127,15 @@ def retrain(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
     """Run a command line in this process."""
 
     def run(*arguments: object) -> Ran:
-        before = signal.getsignal(signal.SIGTERM)
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        unraisable = sys.unraisablehook
         try:
             with pytest.raises(SystemExit) as ended:
                 cli.main([str(argument) for argument in arguments])
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            sys.unraisablehook = unraisable
         out, err = capfd.readouterr()
         return Ran(int(ended.value.code or 0), out.splitlines(), err.splitlines())
 

@@ -409,6 +409,28 @@ def test_a_stop_that_a_library_turned_into_another_error_is_told_as_a_stop(
     assert (done.returncode, done.stderr) == (code, told)
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_stop_that_comes_while_something_is_cleared_up_is_not_lost(number: int, code: int, word: str, room: Path) -> None:
+    lost = (
+        "import os, time, retrain.cli as cli\n"
+        "class Cleared:\n"
+        f"    def __del__(self): os.kill(os.getpid(), {int(number)}); time.sleep(0.2)\n"
+        "def busy(**_):\n"
+        "    Cleared()\n"
+        "    time.sleep(60)\n"
+        "cli.label.callback = busy\n"
+        "cli.main(['label', 'pictures/red.png'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", lost], cwd=room, capture_output=True, text=True, timeout=30, check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    told = f"retrain: {word}; what was done so far is kept, run again to go on\n"
+    assert (done.returncode, done.stderr) == (code, told)
+
+
 def test_a_limit_of_memory_that_is_too_low_for_anything_is_told_at_once(room: Path) -> None:
     """Below it OpenBLAS would end the process in words of its own."""
     resource = pytest.importorskip("resource")

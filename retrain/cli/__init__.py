@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from typing import NoReturn
@@ -109,12 +110,21 @@ def _stop(number: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
 
+def _unraisable(lost: "sys.UnraisableHookArgs") -> None:
+    """Ask once more for an end that was asked for while Python cleared something up, where nothing can be raised."""
+    if _Asked.number and isinstance(lost.exc_value, KeyboardInterrupt | Terminated):
+        threading.Timer(0.01, os.kill, (os.getpid(), _Asked.number)).start()
+    else:
+        sys.__unraisablehook__(lost)
+
+
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code; every error of a user is one line on stderr."""
     # A terminal that was closed; as process 1 of a container it would else go on unseen. `nohup` has it ignored.
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, _stop)
     signal.signal(signal.SIGTERM, _stop)
+    sys.unraisablehook = _unraisable
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # file names may hold what the terminal cannot show
             stream.reconfigure(errors="backslashreplace")

@@ -1,16 +1,27 @@
-"""Pictures without their border: what a label loses then, the border carried."""
+"""Pictures without their border, or with that of another one: what the border carries."""
 
 import numpy as np
 
 BORDER = 0.08  # of a side, along each edge
 
 
-def without_border(pixels: np.ndarray, share: float = BORDER) -> np.ndarray:
+def without_border(pixels: np.ndarray) -> np.ndarray:
     """Return a picture whose pixels along the edges are those that lie just within: uint8 (height, width, 3), as given.
 
-    Nothing new is drawn, as a grey bar would be: a white margin stays white, and a frame is gone. `share`: how wide the
-    border is, of height and width.
+    Nothing new is drawn, as a grey bar would be: a white margin stays white, and a frame is gone.
     """
-    rows, columns = (round(share * side) for side in pixels.shape[:2])
-    inner = pixels[rows : len(pixels) - rows, columns : pixels.shape[1] - columns]
-    return np.pad(inner, ((rows, rows), (columns, columns), (0, 0)), mode="edge")
+    rows, columns = _wide(pixels)
+    return np.pad(pixels[rows:-rows, columns:-columns], ((rows, rows), (columns, columns), (0, 0)), mode="edge")
+
+
+def with_border_of(pixels: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return a picture inside the border of another one of the same size: uint8 (height, width, 3)."""
+    rows, columns = _wide(pixels)
+    made = other.copy()
+    made[rows:-rows, columns:-columns] = pixels[rows:-rows, columns:-columns]
+    return made
+
+
+def _wide(pixels: np.ndarray) -> tuple[int, int]:
+    rows, columns = (max(round(BORDER * side), 1) for side in pixels.shape[:2])
+    return rows, columns
