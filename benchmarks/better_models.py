@@ -17,6 +17,8 @@ these same folds, among some 110 configurations on clip art and 40 on factions: 
 Seconds: of the head, of the views, of fine-tuning, as they are on this machine, with features cached before.
 """
 
+import argparse
+import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -166,10 +168,22 @@ def summed_up(folds: list[dict[str, Any]]) -> dict[str, Any]:
     return {**facts, "mean_seconds": seconds, "folds": folds}
 
 
+def measured(corpus: Corpus, fold: int, tuning: Tuning, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the figures of a fold, from the working folder where an earlier run with the same options has measured it."""
+    asked = {name: str(getattr(options, name)) for name in ("frozen_only", "backbone", "epochs", "precision")}
+    kept = corpus.layout.root / f"fold-{fold}-{'-'.join(asked.values())}.json"
+    if not kept.exists():
+        kept.write_text(json.dumps(Fold(corpus, fold, tuning).measure(options.frozen_only)))
+    found: dict[str, Any] = json.loads(kept.read_text())
+    return found
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = measure.parser(__doc__, corpora=True, folds=True)
-    parser.add_argument("--work", type=Path, help="folder that keeps features between runs [a temporary one]")
+    parser.add_argument(
+        "--work", type=Path, help="folder that keeps features and folds that were measured between runs [a temporary one]"
+    )
     parser.add_argument("--only", nargs="+", choices=list(FILES), default=list(FILES), help="files [all]")
     parser.add_argument("--fold", type=int, nargs="+", default=[], help="outer folds [all]")
     parser.add_argument("--frozen-only", action="store_true", help="leave fine-tuning out, which takes hours on two cores")
@@ -189,7 +203,7 @@ def main() -> None:
             corpus = corpus_of(data, options.folds / f"{name}.csv", name == accuracy.BY_UNIT, options.backbone, layout)
             found = []
             for fold in options.fold or sorted(set(corpus.folds.tolist())):
-                found.append(Fold(corpus, fold, tuning).measure(options.frozen_only))
+                found.append(measured(corpus, fold, tuning, options))
                 measure.say(f"{name}, fold {fold}: {measure.rounded(found[-1])}")
             results[name] = summed_up(found)
     best = {
