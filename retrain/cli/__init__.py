@@ -19,6 +19,7 @@ from retrain.cli.completion import completion
 from retrain.cli.console import printable
 from retrain.cli.evaluate import evaluate
 from retrain.cli.explain import explain
+from retrain.cli.faces import faces
 from retrain.cli.label import label
 from retrain.cli.options import Group
 from retrain.cli.train import train
@@ -76,7 +77,7 @@ def cli(debug: bool) -> None:
         os.environ[_DEBUG] = "1"
 
 
-for _command in (train, check, evaluate, label, explain, classify, backbones, completion):
+for _command in (train, check, evaluate, label, explain, classify, faces, backbones, completion):
     cli.add_command(_command)
 
 
@@ -113,7 +114,7 @@ def _stop(number: int, _frame: object) -> NoReturn:
 def _unraisable(lost: "sys.UnraisableHookArgs") -> None:
     """Ask once more for an end that was asked for while Python cleared something up, where nothing can be raised."""
     if _Asked.number and isinstance(lost.exc_value, KeyboardInterrupt | Terminated):
-        threading.Timer(0.01, os.kill, (os.getpid(), _Asked.number)).start()
+        threading.Timer(0.2, os.kill, (os.getpid(), _Asked.number)).start()
     else:
         sys.__unraisablehook__(lost)
 

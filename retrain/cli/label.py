@@ -3,21 +3,20 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from retrain.cli.console import printable, skipped_line
-from retrain.cli.options import complete_files, model_option, tta_option, unknown_option
-from retrain.errors import BadImage, Exit, NothingUsable
-from retrain.settings import SCORE_DECIMALS, UNKNOWN
-from retrain.storage import Layout
+from retrain.cli.console import skipped_line
+from retrain.cli.labels import Found, said_as_json, show
+from retrain.cli.options import File, complete_files, model_option, tta_option, unknown_option
+from retrain.errors import BadImage, EnvironmentProblem, Exit, NothingUsable, UsageError
+from retrain.storage import Layout, check_new, write_new
 
 if TYPE_CHECKING:
-    from retrain.label import Labelled
-    from retrain.model import Model
-    from retrain.whereabouts import Whereabouts
+    from retrain.faces import Seen
 
 
 _PIECE = 2**20  # bytes
@@ -30,9 +29,24 @@ _PIECE = 2**20  # bytes
 @tta_option
 @click.option("--top", type=click.IntRange(min=1), help="Show so many labels; all by default.")
 @click.option("--neighbours", type=click.IntRange(min=0), default=0, help="Name so many of the nearest training pictures.")
+@click.option("--faces", is_flag=True, help="Label each face; where there is none, the whole picture. Needs retrain[faces].")
+@click.option(
+    "--output",
+    type=File(),
+    help="With --faces: write a copy with boxes, labels and scores to this file, .jpg or .png; of several pictures, into"
+    " this folder.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a picture, a line each.")
 def label(
-    images: tuple[str, ...], model: Path, unknown: float, tta: str, top: int | None, neighbours: int, as_json: bool
+    images: tuple[str, ...],
+    model: Path,
+    unknown: float,
+    tta: str,
+    top: int | None,
+    neighbours: int,
+    faces: bool,
+    output: Path | None,
+    as_json: bool,
 ) -> int:
     """Print the labels of each IMAGE, highest score first.
 
@@ -42,38 +56,86 @@ def label(
     \b
       retrain label elsa.jpg
       retrain label elsa.jpg --neighbours 5
+      retrain label party.jpg --faces --output party-labelled.jpg
       curl -s https://example.org/picture.jpg | retrain label -
       retrain label *.jpg --top 1 --json
     """
-    from retrain.model import load
     from retrain.whereabouts import Whereabouts
 
-    loaded, shown, skipped = load(model, unknown=unknown, tta=tta), 0, 0
-    files = Whereabouts(Layout(Path(os.path.normpath(model / os.pardir))))
+    copies = _copies(images, faces, output)
+    answer = _answering(model, unknown, tta, neighbours, faces)
+    files, shown, skipped = Whereabouts(Layout(Path(os.path.normpath(model / os.pardir)))), 0, 0
     for image in images:
         try:
-            labelled = _label(loaded, image, neighbours)
+            found = answer(_read(image))
+            if image in copies and found.seen is not None:
+                _write_copy(copies.pop(image), found.seen)
         except BadImage as problem:
             skipped += 1
             _show_problem(image, problem, as_json)
             continue
         if as_json:
-            click.echo(json.dumps(_as_json(image, labelled, top, files)))
+            click.echo(json.dumps(said_as_json(image, found, top, files)))
         else:
-            _show(image, labelled, top, files, heading=len(images) > 1, first=not shown)
+            show(image, found, top, files, heading=len(images) > 1, first=not shown)
         shown += 1
     if skipped == len(images):
         raise NothingUsable(f"none of the pictures could be used ({skipped} of {len(images)} skipped); check the paths")
     return Exit.SKIPPED if skipped else Exit.OK
 
 
-def _label(model: "Model", image: str, neighbours: int) -> "Labelled":
+def _copies(images: tuple[str, ...], faces: bool, output: Path | None) -> dict[str, Path]:
+    """Return where the copy of each picture goes; what cannot be is refused before anything is computed."""
+    if not faces:
+        if output is not None:
+            raise UsageError("--output draws the faces of a picture; add --faces")
+        return {}
+    from retrain.faces import FORMATS, check_installed
+
+    check_installed()
+    if output is None:
+        return {}
+    if len(images) == 1 and output.suffix.lower() not in FORMATS:
+        raise UsageError(f"--output {output} ends in none of {', '.join(FORMATS)}; name a picture")
+    if len(images) > 1 and not output.is_dir():
+        raise UsageError(f"--output {output} is no folder, and the copies of several pictures need one; make it")
+    copies, taken = {}, set()
+    for image in dict.fromkeys(images):
+        copy = output if len(images) == 1 else output / f"{'stdin' if image == '-' else Path(image).stem}.jpg"
+        check_new(copy)
+        if copy in taken:
+            raise UsageError(f"{copy} would be the copy of two pictures; draw {image} in a run of its own")
+        copies[image] = copy
+        taken.add(copy)
+    if not os.access(next(iter(taken)).parent, os.W_OK | os.X_OK):
+        raise EnvironmentProblem(f"cannot write to --output {output}: permission denied; choose another place")
+    return copies
+
+
+def _answering(model: Path, unknown: float, tta: str, neighbours: int, faces: bool) -> "Callable[[bytes], Found]":
+    from retrain.model import load
+
+    loaded = load(model, unknown=unknown, tta=tta)
+    if not faces:
+        return lambda data: Found(loaded.label_bytes(data, neighbours), None)
+    from retrain.faces import look, open_detector
+
+    detector = open_detector()
+
+    def answer(data: bytes) -> Found:
+        seen = look(data, detector, lambda picture: loaded.label_bytes(picture, neighbours))
+        return Found(seen.whole, seen)
+
+    return answer
+
+
+def _read(image: str) -> bytes:
     from retrain.images import MAX_BYTES, read_bytes
 
     if image != "-":
         if os.path.isdir(image):  # pathlib raises for a name that is too long, or a folder on the way that is closed
             raise BadImage("not-a-file", "a folder; for whole folders: retrain classify")
-        return model.label_bytes(read_bytes(Path(image)), neighbours)
+        return read_bytes(Path(image))
     if sys.stdin is None:
         raise BadImage("unreadable", "standard input is closed")
     data = bytearray()
@@ -81,35 +143,13 @@ def _label(model: "Model", image: str, neighbours: int) -> "Labelled":
         data += piece
         if len(data) > MAX_BYTES:
             raise BadImage("too-large")
-    return model.label_bytes(bytes(data), neighbours)
+    return bytes(data)
 
 
-def _show(image: str, labelled: "Labelled", top: int | None, files: "Whereabouts", heading: bool, first: bool) -> None:
-    if heading:
-        click.echo(f"{'' if first else chr(10)}{printable(image)}:")
-    if labelled.unknown:
-        click.echo(f"{UNKNOWN} (typicality = {labelled.typicality:.{SCORE_DECIMALS}f})")
-    for score in labelled.scores[:top]:
-        click.echo(printable(str(score)))
-    for near in labelled.neighbours:
-        where = files.path(near.sha256) or f"sha256 {near.sha256}"
-        click.echo(printable(f"near: {near.label} (similarity = {near.similarity:.{SCORE_DECIMALS}f}) {where}"))
+def _write_copy(path: Path, seen: "Seen") -> None:
+    from retrain.faces import as_file, drawn
 
-
-def _as_json(image: str, labelled: "Labelled", top: int | None, files: "Whereabouts") -> dict[str, object]:
-    scores = [{"label": score.label, "score": score.score} for score in labelled.scores[:top]]
-    near = [
-        {"label": one.label, "similarity": one.similarity, "sha256": one.sha256, "path": files.path(one.sha256)}
-        for one in labelled.neighbours
-    ]
-    return {
-        "image": image,
-        "labels": scores,
-        "unknown": labelled.unknown,
-        "typicality": labelled.typicality,
-        **({"neighbours": near} if near else {}),
-        "notes": list(labelled.notes),
-    }
+    write_new(path, as_file(drawn(seen), path))
 
 
 def _show_problem(image: str, problem: BadImage, as_json: bool) -> None:
