@@ -15,7 +15,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,23 +109,16 @@ def write_atomically(path: Path, data: bytes) -> None:
 
     What a killed run left of the same file is removed. Raises EnvironmentProblem, naming the path.
     """
-    # Drawn, since process numbers are not unique: every container counts its own.
-    temporary = path.with_name(f".{path.name}.{int.from_bytes(os.urandom(6), 'big')}.tmp")
-    try:
-        with _claimed(temporary, os.O_CREAT):
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        sync_folder(path.parent)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, OSError):
-            raise from_os_error(error, "write", path) from None
-        raise
-    _sweep(path)
+    _write(path, data, os.replace)
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that was not there, so that after a kill or a full disk there is none, or all of it.
+
+    Raises UsageError where it is there, which then stays as it is, and EnvironmentProblem, naming the path.
+    """
+    check_new(path)
+    _write(path, data, _place_new)
 
 
 def check_new(path: Path) -> None:
@@ -136,23 +129,40 @@ def check_new(path: Path) -> None:
         raise UsageError(f"{path.parent} is no folder to write {path.name} to; make it, or choose another")
 
 
-def write_new(path: Path, data: bytes) -> None:
-    """Write a file that was not there, so that after a kill there is none, or all of it.
-
-    Raises UsageError where it is there, which then stays as it is, and EnvironmentProblem, naming the path.
-    """
-    check_new(path)
-    temporary = path.with_name(f".{path.name}.{int.from_bytes(os.urandom(6), 'big')}.tmp")
-    write_atomically(temporary, data)
+def _place_new(temporary: Path, path: Path) -> None:
     try:
         os.link(temporary, path)  # which, other than renaming, replaces nothing
     except FileExistsError:
         check_new(path)
+        raise
     except OSError:  # no hard links here
-        check_new(path)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        try:
+            with path.open("xb") as file:
+                file.write(temporary.read_bytes())
+        except FileExistsError:
+            check_new(path)
+            raise
+    temporary.unlink()
+
+
+def _write(path: Path, data: bytes, place: Callable[[Path, Path], None]) -> None:
+    # Drawn, since process numbers are not unique: every container counts its own.
+    temporary = path.with_name(f".{path.name}.{int.from_bytes(os.urandom(6), 'big')}.tmp")
+    try:
+        with _claimed(temporary, os.O_CREAT):
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            place(temporary, path)
+        sync_folder(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise from_os_error(error, "write", path) from None
+        raise
+    _sweep(path)
 
 
 @contextlib.contextmanager

@@ -388,7 +388,10 @@ def test_a_signal_before_the_command_line_is_imported_ends_the_process_at_once(n
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
-@pytest.mark.parametrize("instead", ["SystemError('bad argument to internal function')", "MemoryError", "ImportError('x')"])
+@pytest.mark.parametrize(
+    "instead",
+    ["SystemError('bad argument to internal function')", "MemoryError", "ImportError('x')", "cli.RetrainError('x')"],
+)
 def test_a_stop_that_a_library_turned_into_another_error_is_told_as_a_stop(
     number: int, code: int, word: str, instead: str, room: Path
 ) -> None:

@@ -23,6 +23,7 @@ from retrain.heat import colours, maps
 from retrain.heat.region import border_share, region
 from retrain.images import decode
 from retrain.label import Labeller, load
+from retrain.lettering import fitting
 from retrain.pipeline import train
 from retrain.settings import HeadSettings
 from tests.conftest import Ran
@@ -145,6 +146,37 @@ def test_maps_of_several_networks_are_averaged_at_the_finest_size() -> None:
     assert found.shape == (1, 2, 4) and found[0, :, 0] == pytest.approx(0) and found[0, :, 3] == pytest.approx(2)
 
 
+def test_of_two_networks_the_map_is_the_mean_of_theirs(explainer: Explainer, tmp_path: Path) -> None:
+    data = draw(tmp_path / "unseen.png", COLOURS["green"], 501).read_bytes()
+    (member,) = explainer.model.members
+    other = dataclasses.replace(member, kernel=np.random.default_rng(0).permutation(member.kernel))
+    grids = [
+        Explainer(Labeller(dataclasses.replace(explainer.model, members=members))).explain(data, ["green"]).maps[0].grid
+        for members in ((member,), (other,), (member, other))
+    ]
+    assert np.abs(grids[0] - grids[1]).max() > 0.1
+    np.testing.assert_allclose(grids[2], (grids[0] + grids[1]) / 2, atol=1e-6)
+
+
+def test_of_several_views_the_map_is_that_of_the_picture_as_it_is(explainer: Explainer) -> None:
+    several = dataclasses.replace(explainer.model, views=("(flip=1)",), temperature={"none": 1.0, "views": 1.0}, way="views")
+    plain, found = (Explainer(Labeller(one)).explain(png(blob(1, 0)), ["red"]).maps[0] for one in (explainer.model, several))
+    assert np.array_equal(plain.grid, found.grid) and hottest(found.grid)[1] < 0.3
+
+
+def test_on_a_photo_that_was_read_smaller_the_map_lies_where_it_should(explainer: Explainer) -> None:
+    data = io.BytesIO()
+    Image.fromarray(blob(1, 0, "red", 800).astype(np.uint8)).resize((1600, 800)).save(data, "JPEG", quality=95)
+    explained = explainer.explain(data.getvalue(), ["red"])
+    whole = decode(data.getvalue()).image
+    assert explained.image.size != whole.size == (1600, 800)
+    drawn = np.asarray(panel.draw(explained, whole), int)
+    blank = dataclasses.replace(explained, maps=(dataclasses.replace(explained.maps[0], grid=0 * explained.maps[0].grid),))
+    heat = np.abs(drawn - np.asarray(panel.draw(blank, whole), int)).sum(axis=2)[100:860]
+    row, column = (float((heat.sum(axis=1 - axis) * np.arange(heat.shape[axis])).sum() / heat.sum()) for axis in (0, 1))
+    assert 200 < row < 400 and 100 < column < 400
+
+
 def test_of_cropped_borders_the_map_lies_within_them(tf_files: Path, tiny: Backbone) -> None:
     train(tf_files, head=HeadSettings(steps=40, l2=1e-2), backbone=tiny, crop_borders=True)
     pixels = np.zeros((90, 100, 3), np.uint8)
@@ -173,12 +205,45 @@ def test_a_region_is_named_with_its_size_and_edges() -> None:
     assert region(middle).where == "middle" and region(middle).edges == ()
 
 
+def test_no_region_is_named_where_there_is_no_heat() -> None:
+    two = np.zeros((6, 6))
+    two[3, 0] = two[3, 5] = 1
+    assert region(two).where == "left and right"
+    upper = np.zeros((8, 8))
+    upper[0] = 1
+    assert region(upper).where == "the upper half"
+    wide = np.zeros((6, 6))
+    wide[1:5, 1:5] = 1
+    assert region(wide).where == "around the middle"
+    ends = np.zeros((6, 6))
+    ends[[0, 0, 5, 5], [0, 5, 0, 5]] = 1
+    assert region(ends).where == "all over"
+
+
+def test_of_a_part_of_a_picture_the_region_is_that_of_the_whole() -> None:
+    right = np.zeros((4, 4))
+    right[:, 3] = 1
+    found = region(right, (0.0, 0.0, 0.25, 1.0))
+    assert (found.where, found.share, found.edges) == ("the left half", pytest.approx(1 / 32), ("top",))
+
+
 def test_the_share_of_heat_along_the_border_counts_parts_of_places() -> None:
     assert border_share(np.ones((4, 4)), 0.25, 0.25) == pytest.approx(0.75)
     assert border_share(np.ones((4, 4)), 0.125, 0.125) == pytest.approx(1 - 0.75**2)
     middle = np.zeros((4, 4))
     middle[1:3, 1:3] = 1
     assert border_share(middle, 0.25, 0.25) == 0 == border_share(-middle, 0.25, 0.25)
+
+
+def test_the_label_is_told_apart_from_what_was_asked_for(explainer: Explainer) -> None:
+    explained = explainer.explain(png(blob(1, 0)), ["blue"])
+    first, second, third = (str(score) for score in explained.labelled.scores)
+    said = words.lines(explained, [], lambda near: "")
+    assert f"label: {first}" in said and f"runner-up: {second}" in said and not any(third in line for line in said[2:])
+    assert words.as_json(explained, [])["runner_up"] == explained.labelled.scores[1].label
+    assert not any(
+        line.startswith("label: ") for line in words.lines(explainer.explain(png(blob(1, 0))), [], lambda near: "")
+    )
 
 
 def remarks(explainer: Explainer, data: bytes, label: str = "red") -> dict[str, str]:
@@ -215,6 +280,25 @@ def test_all_maps_have_the_size_of_the_picture_and_one_scale(explainer: Explaine
     assert layer.size == image.size
     inside = np.lib.stride_tricks.sliding_window_view(np.asarray(drawn)[:, :, 0], (320, 320))[:40, :40]
     assert (inside == np.asarray(layer)[:, :, 0]).all(axis=(2, 3)).any(), "the map is there, pixel for pixel"
+
+
+def test_labels_are_written_in_any_language(explainer: Explainer) -> None:
+    text, font = fitting("été", "0.5", 20, 1000)
+    assert text in ("été 0.5", "ete 0.5")
+    assert all(bytes(font.getmask(letter)) != bytes(font.getmask("\uffff")) for letter in text if letter != " ")
+    text, _ = fitting("a" * 200, "0.99621", 12, 180)
+    assert text.startswith("aa") and text.endswith(".. 0.99621")
+
+
+@pytest.mark.parametrize("size", [(40, 30), (17000, 30), (3000, 7000)])
+def test_small_pictures_are_drawn_larger_and_too_large_ones_smaller(explainer: Explainer, size: tuple[int, int]) -> None:
+    data = io.BytesIO()
+    image = Image.new("RGB", size, (90, 20, 20))
+    image.save(data, "PNG")
+    drawn = panel.draw(explainer.explain(data.getvalue(), ["red", "blue", "green"]), image)
+    assert drawn.width >= 3 * 120 and max(drawn.size) < 8600
+    for kind in ("WEBP", "JPEG"):
+        drawn.save(io.BytesIO(), kind)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 900), (2000, 3)])

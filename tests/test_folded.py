@@ -58,6 +58,24 @@ def plain_to_four() -> Any:
     return keras.Model(pixels, keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 1)(pixels)))
 
 
+def with_sequential() -> Any:
+    import keras
+
+    pixels = keras.Input((SIDE, SIDE, 4))
+    layers = [keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization(epsilon=0.1), keras.layers.ReLU()]
+    return keras.Model(pixels, keras.Sequential(layers)(pixels))
+
+
+def called_twice() -> Any:
+    """A network within the network, and a batch norm, that are each used for two things."""
+    import keras
+
+    pixels = keras.Input((SIDE, SIDE, 4))
+    inner, convolution, norm = plain_to_four(), keras.layers.Conv2D(4, 1), keras.layers.BatchNormalization()
+    x = keras.layers.Add()([inner(pixels), inner(keras.layers.ReLU()(pixels))])
+    return keras.Model(pixels, keras.layers.Add()([norm(convolution(x)), norm(convolution(pixels))]))
+
+
 def used_twice() -> Any:
     """What is convolved goes to a sum, too, so that it is needed as it is."""
     import keras
@@ -90,7 +108,7 @@ def outputs_and_gradients(model: Any, variables: Any, pixels: np.ndarray) -> tup
     return np.asarray(outputs), [np.asarray(one) for one in tape.gradient(loss, [one.value for one in variables])]
 
 
-@pytest.mark.parametrize("make", [plain, biased, depthwise, bare, nested, used_twice])
+@pytest.mark.parametrize("make", [plain, biased, depthwise, bare, nested, used_twice, with_sequential, called_twice])
 def test_outputs_and_gradients_of_all_weights_are_those_of_two_layers(make: Any) -> None:
     start()
     model = randomised(make())
@@ -106,6 +124,14 @@ def test_outputs_and_gradients_of_all_weights_are_those_of_two_layers(make: Any)
     for slope, other in zip(slopes, of_one, strict=True):
         assert np.abs(slope).max() > 1e-3
         np.testing.assert_allclose(other, slope, rtol=1e-3, atol=1e-3 * np.abs(slope).max())
+
+
+def test_a_network_of_networks_without_a_graph_stays() -> None:
+    start()
+    import keras
+
+    unbuilt = keras.Sequential([keras.layers.Conv2D(4, 1), keras.layers.BatchNormalization()])
+    assert folded(unbuilt) is unbuilt
 
 
 def test_weights_that_change_later_count() -> None:

@@ -74,7 +74,9 @@ def test_label_and_classify_work_where_there_is_no_tensorflow(trained: Path, tmp
     assert train.returncode != 0 and "ModuleNotFoundError" in train.stderr
 
 
-@pytest.mark.parametrize("module", ["artifact", "classify", "explain", "heat.colours", "images", "label", "model", "runner", "views"])
+@pytest.mark.parametrize(
+    "module", ["artifact", "classify", "explain", "heat.colours", "images", "label", "model", "runner", "views"]
+)
 def test_a_module_that_serves_labelling_imports_no_tensorflow(module: str) -> None:
     assert python(f"{NO_TENSORFLOW} import retrain.{module}").returncode == 0
 

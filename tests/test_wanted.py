@@ -98,6 +98,14 @@ def test_the_curves_of_the_head_are_written_for_tensorboard(tf_files: Path, tiny
         ("--epochs 3", "--epochs does nothing without --fine-tune; add that, or leave --epochs out"),
         ("--no-refit", "--no-refit does nothing without --fine-tune"),
         ("--devices CPU:0", "--devices does nothing without --fine-tune"),
+        ("--lr-find --assert-accuracy 0.5", "--assert-accuracy does nothing with --lr-find, which trains no model; leave"),
+        ("--lr-find --tta", "--tta does nothing with --lr-find"),
+        ("--assert-accuracy nan", "'nan' is no number"),
+        (
+            "--fine-tune --folds 3",
+            "--fine-tune needs a validation and a test part, not folds; leave out --folds, or --fine-tune",
+        ),
+        ("--search 9 --devices GPU:7", "there is no device 'GPU:7' here"),
         ("--crop 10", "--crop does nothing without --augment N, or --fine-tune"),
     ],
 )

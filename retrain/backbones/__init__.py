@@ -17,12 +17,14 @@ BACKBONES: dict[str, Backbone] = {row.name: row for row in (*efficientnet_lite.R
 TUNED = "+fine-tuned"  # what the name of a backbone ends in that was trained, too
 EMBEDDED = {row.name for row in efficientnet_lite.ROWS}  # their weights come with the package
 DEFAULT = "efficientnet-lite0"
-_SMALLEST, _LARGEST = 32, 1024  # pixels
+SMALLEST, LARGEST = 32, 1024  # pixels
 
 __all__ = [
     "BACKBONES",
     "DEFAULT",
     "EMBEDDED",
+    "LARGEST",
+    "SMALLEST",
     "TUNED",
     "Backbone",
     "built",
@@ -42,8 +44,8 @@ def get(name: str, image_size: int | None = None, weights: Path | None = None, p
 
     Raises UsageError, with the nearest name, for an unknown one; EnvironmentProblem where a download fails.
     """
-    if image_size is not None and not _SMALLEST <= image_size <= _LARGEST:
-        raise UsageError(f"--image-size {image_size} is out of range; give {_SMALLEST} to {_LARGEST} pixels")
+    if image_size is not None and not SMALLEST <= image_size <= LARGEST:
+        raise UsageError(f"--image-size {image_size} is out of range; give {SMALLEST} to {LARGEST} pixels")
     by_address = {row.origin: row.name for row in hub.ROWS}
     name = by_address.get(name.rstrip("/"), name)
     if name in BACKBONES:

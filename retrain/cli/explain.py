@@ -10,6 +10,7 @@ import click
 
 from retrain.cli.console import printable
 from retrain.cli.options import File, complete_files, model_option, tta_option, unknown_option
+from retrain.cli.reading import read
 from retrain.errors import BadImage, Exit, NothingUsable, UsageError
 from retrain.storage import Layout, check_new, write_new
 
@@ -34,6 +35,7 @@ _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
     help="Explain this label; several times for several, side by side.  [default: the top one]",
 )
 @click.option("--guided", is_flag=True, help="Draw fine lines, by guided backprop, in place of a map; needs TensorFlow.")
+@click.option("--weights", type=File(), help="With --guided: the file of weights of a network of keras.applications.")
 @unknown_option
 @tta_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with the maps as numbers.")
@@ -43,11 +45,14 @@ def explain(
     output: Path | None,
     labels: tuple[str, ...],
     guided: bool,
+    weights: Path | None,
     unknown: float,
     tta: str,
     as_json: bool,
 ) -> int:
     """Say why IMAGE gets its label: what in it speaks for it, the runner-up, the nearest training pictures.
+
+    `-` reads a picture from standard input.
 
     \b
       retrain explain image.jpg --output map.png
@@ -56,7 +61,7 @@ def explain(
     """
     from retrain import artifact
     from retrain.explain import Explainer, words
-    from retrain.images import decode, read_bytes
+    from retrain.images import decode
     from retrain.label import of
     from retrain.runner import cores
     from retrain.whereabouts import Whereabouts
@@ -65,14 +70,14 @@ def explain(
         if output.suffix.lower() not in _FORMATS:
             raise UsageError(f"--output {output} ends in none of {', '.join(_FORMATS)}; name a picture")
         check_new(output)
-    elif guided:
+    if weights is not None and not guided:
+        raise UsageError("--weights does nothing without --guided; add that, or leave --weights out")
+    if guided and output is None:
         raise UsageError("--guided draws a picture; say where to with --output")
     loaded = artifact.load(model)
     explainer = Explainer(of(loaded, cores(), unknown, tta))
     try:
-        if os.path.isdir(image):
-            raise BadImage("not-a-file", "a folder; explain one picture at a time")
-        data = read_bytes(Path(image))
+        data = read(image, "explain one picture at a time")
         explained = explainer.explain(data, labels)
         whole = decode(data)
     except BadImage as problem:
@@ -80,7 +85,7 @@ def explain(
     remarked = words.remarks(explained, whole, len(data))
     files = Whereabouts(Layout(Path(os.path.normpath(model / os.pardir))))
     if output is not None:
-        write_new(output, _encoded(_drawn(explainer.model, explained, whole.image, guided), output))
+        write_new(output, _encoded(_drawn(explainer.model, explained, whole.image, guided, weights), output))
     if as_json:
         near = [
             {"label": one.label, "similarity": one.similarity, "sha256": one.sha256, "path": files.path(one.sha256)}
@@ -96,11 +101,16 @@ def explain(
 
 def _encoded(picture: "Image.Image", path: Path) -> bytes:
     data = io.BytesIO()
-    picture.save(data, _FORMATS[path.suffix.lower()], quality=90)
+    try:
+        picture.save(data, _FORMATS[path.suffix.lower()], quality=90)
+    except (ValueError, OSError) as error:
+        raise UsageError(f"{path} cannot be written as {path.suffix} ({error}); name it .png") from None
     return data.getvalue()
 
 
-def _drawn(model: "Artifact", explained: "Explained", image: "Image.Image", guided: bool) -> "Image.Image":
+def _drawn(
+    model: "Artifact", explained: "Explained", image: "Image.Image", guided: bool, weights: Path | None
+) -> "Image.Image":
     from retrain.explain import panel
 
     if not guided:
@@ -108,4 +118,4 @@ def _drawn(model: "Artifact", explained: "Explained", image: "Image.Image", guid
     from retrain.explain.guided import as_picture, gradients
 
     classes = [model.labels.index(one.label) for one in explained.maps]
-    return panel.draw_lines(explained, image, as_picture(gradients(model.members[0], explained.pixels, classes)))
+    return panel.draw_lines(explained, image, as_picture(gradients(model.members[0], explained.pixels, classes, weights)))

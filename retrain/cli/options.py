@@ -1,6 +1,7 @@
 """Options that commands share, and options made from the fields of the settings classes."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -166,6 +167,17 @@ model_option = click.option(
     show_default=True,
     help="Model folder, as written by retrain train.",
 )
+
+
+class Share(click.FloatRange):
+    """A share from 0 to 1, and a number."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the share, or fail."""
+        share = float(super().convert(value, param, ctx))
+        if math.isnan(share):  # NaN, from a variable that went wrong
+            self.fail(f"'{value}' is no number", param, ctx)
+        return share
 
 
 class Rate(click.ParamType):

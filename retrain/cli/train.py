@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from retrain.cli.console import Console, is_below, percent, printable, skipped_line
 from retrain.cli.options import (
     Folder,
+    Share,
     backbone_options,
     from_options,
     on_devices,
@@ -62,7 +63,7 @@ _SHOWN = 10
 @click.option(
     "--assert-accuracy",
     "least",
-    type=click.FloatRange(0, 1),
+    type=Share(0, 1),
     help="End with 1 where the test accuracy, a share such as 0.9, is lower. The model is written all the same.",
 )
 @click.option(
@@ -135,14 +136,16 @@ def _refuse_idle(lr_find: bool) -> None:
     tunes = lr_find or context.params["fine_tune"] or context.params["search"]
     of_views = {field.name for field in fields(AugmentSettings)} - {"augment"}
     of_tuning = {field.name for field in fields(FineTuneSettings)} - {"fine_tune"} | {"devices"}
-    for names, active, what in (
-        (of_tuning, tunes, "--fine-tune"),
-        (of_views, tunes or context.params["augment"], "--augment N, or --fine-tune"),
+    for names, idle, why in (
+        (of_tuning, not tunes, "without --fine-tune; add that"),
+        (of_views, not tunes and not context.params["augment"], "without --augment N, or --fine-tune; add that"),
+        ({"tta", "search", "model", "summaries", "least"}, lr_find, "with --lr-find, which trains no model; leave that out"),
     ):
-        for name in given if not active else ():
+        for name in given if idle else ():
             if name in names:
-                option = f"--{'no-' if context.params[name] is False else ''}{name.replace('_', '-')}"
-                raise UsageError(f"{option} does nothing without {what}; add that, or leave {option} out")
+                (of_name,) = (one for one in context.command.params if one.name == name)
+                option = of_name.secondary_opts[0] if context.params[name] is False else of_name.opts[0]
+                raise UsageError(f"{option} does nothing {why}, or leave {option} out")
 
 
 def summary(result: "Result") -> list[str]:

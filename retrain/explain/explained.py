@@ -10,7 +10,7 @@ from retrain import views
 from retrain.artifact import Artifact
 from retrain.errors import UsageError, did_you_mean
 from retrain.heat.maps import activation, mean, occlusion
-from retrain.heat.region import Region, region
+from retrain.heat.region import WHOLE, Region, region
 from retrain.label import Labelled, Labeller, Sight
 
 ACTIVATION, OCCLUSION = "class activation map", "occlusion"
@@ -23,16 +23,18 @@ class Map:
 
     `grid`: float64 (rows, columns), of the part of the picture that the model sees: what each place adds to the logit, so
     that their mean is the logit without its bias; or, by occlusion, how much the logit falls where that place is covered.
+    Of several networks it is the mean of theirs. `within`: that part: left, top, right and bottom, as shares of the sides.
     """
 
     label: str
     score: float
     grid: np.ndarray
+    within: tuple[float, float, float, float] = WHOLE
 
     @property
     def region(self) -> Region:
-        """Where the evidence lies."""
-        return region(self.grid)
+        """Where in the picture the evidence lies."""
+        return region(self.grid, self.within)
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Explainer:
 
         Raises BadImage for a picture that cannot be used, UsageError for a label that the model does not have.
         """
+        labels = (labels,) if isinstance(labels, str) else labels
         for name in labels:
             if name not in self.model.labels:
                 known = ", ".join(self.model.labels)
@@ -82,15 +85,18 @@ class Explainer:
         scores = dict(labelled.scores)
         wanted = list(dict.fromkeys(labels)) or [labelled.scores[0].label]
         places = [self.model.labels.index(name) for name in wanted]
-        grids = [self._grids(number, sight, places) for number, sight in enumerate(sights)]
-        maps = tuple(Map(name, scores[name], grid) for name, grid in zip(wanted, mean(grids), strict=True))
-        image = sights[0].picture.image
+        # Of all networks or of none: the two kinds of maps have different units.
         way = OCCLUSION if any(sight.spatial is None for sight in sights) else ACTIVATION
+        grids = mean([self._grids(number, sight, places, way) for number, sight in enumerate(sights)])
+        # All members have the same view; their pictures may have been decoded to different sizes.
+        image = sights[0].picture.image
         box = views.inside(self.model.members[0].view, image)
+        within = (box[0] / image.width, box[1] / image.height, box[2] / image.width, box[3] / image.height)
+        maps = tuple(Map(name, scores[name], grid, within) for name, grid in zip(wanted, grids, strict=True))
         return Explained(labelled, image, box, maps, way, sights[0].pixels)
 
-    def _grids(self, number: int, sight: Sight, places: list[int]) -> np.ndarray:
+    def _grids(self, number: int, sight: Sight, places: list[int], way: str) -> np.ndarray:
         """Return the maps of labels, by their numbers, of one member: float64 (labels, rows, columns)."""
-        if sight.spatial is None:
+        if sight.spatial is None or way == OCCLUSION:
             return occlusion(sight.pixels, lambda pixels: self._labeller.logits(number, pixels)[:, places])
         return activation(sight.spatial, self.model.members[number].kernel[:, places])

@@ -5,6 +5,7 @@ there, for any label much the same (J. Adebayo et al., "Sanity checks for salien
 network can see, and a map shows what the label rests on.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,16 +22,18 @@ if TYPE_CHECKING:
 _LINE = 3.0  # standard deviations of the gradient that are drawn in full
 
 
-def gradients(member: Member, pixels: np.ndarray, classes: list[int]) -> np.ndarray:
+def gradients(member: Member, pixels: np.ndarray, classes: list[int], weights: Path | None = None) -> np.ndarray:
     """Return the guided gradient of logits, float32 (classes, size, size, 3), of a picture: uint8 (size, size, 3).
 
-    `classes`: numbers of labels. Raises EnvironmentProblem where TensorFlow is not installed, UsageError where the
-    network cannot be guided: it has no ReLU, or its insides cannot be seen; ModelRefused where its weights are not at hand.
+    `classes`: numbers of labels; `weights`: the file for a network of keras.applications.
+
+    Raises EnvironmentProblem where TensorFlow is not installed, UsageError where the network cannot be guided: it has no
+    ReLU, or its insides cannot be seen; ModelRefused where its weights are not at hand.
     """
     check_installed()
     tf = start()
     with native_chatter_dropped():
-        network = guided(_network(member), member.backbone)
+        network = guided(_network(member, weights), member.backbone)
         found = []
         for number in classes:
             entry = tf.Variable(pixels[np.newaxis].astype(np.float32))
@@ -88,15 +91,15 @@ def guided(model: "keras.Model", name: str) -> "keras.Model":
     return copy
 
 
-def _network(member: Member) -> "keras.Model":
+def _network(member: Member, weights: Path | None) -> "keras.Model":
     """Build a member's network in Keras again."""
     from retrain.finetune import put_back
 
     name = member.backbone.removesuffix(backbones.TUNED)
-    backbone = backbones.get(name, member.image_size)
+    backbone = backbones.get(name, member.image_size, weights)
     model = backbones.built(backbone, member.image_size)
     if member.tuned:
         put_back(model, member.tuned)
     elif backbones.weights_hash(backbone) != member.weights:
-        raise ModelRefused(f"the weights of {name} on this machine are not those of the model; train again")
+        raise ModelRefused(f"the weights of {name} here are not those that the model was trained with; train again")
     return model

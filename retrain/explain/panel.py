@@ -1,6 +1,6 @@
 """A picture with its heat maps, side by side, and a legend."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,12 +8,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from retrain.explain.explained import Explained
 from retrain.heat.colours import layer, overlay
+from retrain.lettering import fitting
 from retrain.settings import SCORE_DECIMALS
 
 _PAPER, _INK, _LINE = (255, 255, 255), (20, 20, 20), (150, 150, 150)
 _GREY = (128, 128, 128)
 _LEAST_WIDTH = 180  # pixels of a panel, so that its heading can be read
 _SMALLEST, _LARGEST = 12, 64  # pixels of letters
+_LONGEST = 8000  # pixels of all panels together
 
 
 @dataclass(frozen=True)
@@ -26,43 +28,59 @@ class _Sizes:
 
 
 def draw(explained: Explained, image: Image.Image) -> Image.Image:
-    """Return the maps over a picture, each of its size, with label and score above and the scale of colours below.
+    """Return the maps over a picture, side by side, with label and score above and the scale of colours below.
 
-    `image`: the whole picture, RGB, of any size. All maps have one scale, from no evidence to the most in any of them.
+    `image`: the whole picture, RGB, of any size. Each map has that size; a picture of less than 90 pixels is drawn larger by
+    a whole factor, and one that is too large for all maps to fit on 8,000 by 8,000 pixels smaller. All maps have one scale,
+    from no evidence to the most in any of them.
     """
+    image = _fit_to_draw(image, len(explained.maps))
     box = _scaled(explained, image)
-    pictures = [overlay(image, one.grid, box, explained.most) for one in explained.maps]
-    return _side_by_side(explained, pictures, explained.most)
+    pictures = (overlay(image, one.grid, box, explained.most) for one in explained.maps)
+    return _side_by_side(explained, pictures, image.size, explained.most)
 
 
 def draw_lines(explained: Explained, image: Image.Image, gradients: np.ndarray) -> Image.Image:
-    """Return the guided gradients of the labels, uint8 (labels, size, size, 3), as pictures of the size of `image`."""
+    """Return the guided gradients of the labels, uint8 (labels, size, size, 3), as pictures as large as those of `draw`."""
+    image = _fit_to_draw(image, len(explained.maps))
     left, top, right, bottom = _scaled(explained, image)
-    pictures = []
-    for pixels in gradients:
+
+    def drawn(pixels: np.ndarray) -> Image.Image:
         picture = Image.new("RGB", image.size, _GREY)
         picture.paste(Image.fromarray(pixels).resize((right - left, bottom - top), Image.Resampling.BICUBIC), (left, top))
-        pictures.append(picture)
-    return _side_by_side(explained, pictures, None)
+        return picture
+
+    return _side_by_side(explained, map(drawn, gradients), image.size, None)
 
 
-def _side_by_side(explained: Explained, pictures: Sequence[Image.Image], most: float | None) -> Image.Image:
+def _fit_to_draw(image: Image.Image, count: int) -> Image.Image:
+    width, height = image.size
+    larger = _LEAST_WIDTH // max(width, height)
+    if larger > 1:
+        return image.resize((larger * width, larger * height), Image.Resampling.NEAREST)
+    smaller = min(1.0, _LONGEST / (count * width), _LONGEST / height)
+    if smaller == 1.0:
+        return image
+    return image.resize((max(round(smaller * width), 1), max(round(smaller * height), 1)), Image.Resampling.BOX)
+
+
+def _side_by_side(
+    explained: Explained, pictures: Iterable[Image.Image], size: tuple[int, int], most: float | None
+) -> Image.Image:
     """Put a heading above each picture of a label, and the scale of colours below, unless `most` is None."""
-    width, height = pictures[0].size
+    (width, height), count = size, len(explained.maps)
     letters = int(np.clip(width / 20, _SMALLEST, _LARGEST))
     sizes = _Sizes(letters, max(letters // 2, 6), max(width, _LEAST_WIDTH))
-    font = ImageFont.load_default(letters)
     head, foot = sizes.letters + 2 * sizes.gap, sizes.gap if most is None else 3 * sizes.letters + 2 * sizes.gap
-    whole = len(pictures) * sizes.panel + (len(pictures) + 1) * sizes.gap
-    canvas = Image.new("RGB", (whole, head + height + foot), _PAPER)
+    canvas = Image.new("RGB", (count * sizes.panel + (count + 1) * sizes.gap, head + height + foot), _PAPER)
     pen = ImageDraw.Draw(canvas)
     for number, (one, picture) in enumerate(zip(explained.maps, pictures, strict=True)):
         left = sizes.gap + number * (sizes.panel + sizes.gap)
-        heading = _fitting(f"{one.label} {one.score:.{SCORE_DECIMALS}f}", pen, font, sizes.panel)
+        heading, font = fitting(one.label, f"{one.score:.{SCORE_DECIMALS}f}", letters, sizes.panel)
         pen.text((left, sizes.gap), heading, _INK, font)
         canvas.paste(picture, (left + (sizes.panel - width) // 2, head))
     if most is not None:
-        _legend(canvas, pen, font, sizes, head + height + sizes.gap, most)
+        _legend(canvas, pen, sizes, head + height + sizes.gap, most)
     return canvas
 
 
@@ -73,27 +91,15 @@ def _scaled(explained: Explained, image: Image.Image) -> tuple[int, int, int, in
     return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
-def _legend(
-    canvas: Image.Image, pen: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, sizes: _Sizes,
-    top: int, most: float,
-) -> None:  # fmt: skip
+def _legend(canvas: Image.Image, pen: ImageDraw.ImageDraw, sizes: _Sizes, top: int, most: float) -> None:
+    font = ImageFont.load_default(sizes.letters)
     width, height = min(canvas.width - 2 * sizes.gap, 3 * _LEAST_WIDTH * sizes.letters // _SMALLEST), sizes.letters
     levels = np.tile(np.linspace(0, 255, width).astype(np.uint8), (height, 1))
     heat, mask = layer(levels)  # on white, as over a picture
     canvas.paste(heat, (sizes.gap, top), mask)
     pen.rectangle((sizes.gap, top, sizes.gap + width - 1, top + height - 1), outline=_LINE)
     below = top + height + max(sizes.gap // 2, 2)
-    if not most > 0:
-        pen.text((sizes.gap, below), _fitting("nothing speaks for it", pen, font, canvas.width), _INK, font)
-        return
     pen.text((sizes.gap, below), "no evidence", _INK, font)
-    end = "most"
-    pen.text((sizes.gap + width - pen.textlength(end, font), below), end, _INK, font)
-
-
-def _fitting(text: str, pen: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> str:
-    if pen.textlength(text, font) <= width:
-        return text
-    while text and pen.textlength(f"{text}...", font) > width:
-        text = text[:-1]
-    return f"{text}..."
+    if most > 0:
+        end = "most"
+        pen.text((sizes.gap + width - pen.textlength(end, font), below), end, _INK, font)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from retrain import facts
 from retrain.explain.explained import OCCLUSION, Explained
+from retrain.heat.region import WHOLE
 from retrain.images import Picture
 from retrain.label import Neighbour
 from retrain.settings import SCORE_DECIMALS, UNKNOWN
@@ -26,7 +27,9 @@ class Remark(NamedTuple):
 
 def remarks(explained: Explained, picture: Picture, size: int) -> list[Remark]:
     """Return what is odd about a picture. `picture`: it, decoded; `size`: of its file, in bytes."""
-    return [*_of_model(explained), *_of_picture(facts.of_picture(picture, size))]
+    found = [*_of_model(explained), *_of_picture(facts.of_picture(picture, size))]
+    # The model does not see borders that it cuts off.
+    return [one for one in found if one.kind != "border" or explained.maps[0].within == WHOLE]
 
 
 def _of_model(explained: Explained) -> Iterator[Remark]:
@@ -55,12 +58,12 @@ def lines(explained: Explained, remarked: list[Remark], where: Callable[[Neighbo
     """Return the sentences. `where`: the path of a training picture, or what else is known of it."""
     labelled, first = explained.labelled, explained.maps[0]
     said = [f"{UNKNOWN} (typicality = {labelled.typicality:.{SCORE_DECIMALS}f})"] if labelled.unknown else []
+    if first.label != labelled.scores[0].label:
+        said.append(f"label: {labelled.scores[0]}")
     for one in explained.maps:
         by = " (found by covering parts of it)" if explained.way == OCCLUSION else ""
         said += [f"{one.label} (score = {one.score:.{SCORE_DECIMALS}f})", f"evidence: {one.region}{by}"]
-    others = [score for score in labelled.scores if score.label != first.label]
-    if others:
-        said.append(f"runner-up: {others[0]}")
+    said += [f"runner-up: {score}" for score in labelled.scores[1:2]]
     for near in labelled.neighbours:
         said.append(f"near: {near.label} (similarity = {near.similarity:.{SCORE_DECIMALS}f}) {where(near)}")
     return [*said, *(f"note: {remark}" for remark in remarked)]
@@ -75,13 +78,13 @@ def as_json(explained: Explained, remarked: list[Remark]) -> dict[str, Any]:
         }
         for one in explained.maps
     ]  # fmt: skip
-    labelled, box = explained.labelled, explained.box
-    width, height = explained.image.size
+    labelled = explained.labelled
     return {
         "labels": [{"label": score.label, "score": score.score} for score in labelled.scores],
+        "runner_up": labelled.scores[1].label if len(labelled.scores) > 1 else None,
         "way": explained.way,
         "maps": maps,
-        "seen": [box[0] / width, box[1] / height, box[2] / width, box[3] / height],
+        "seen": list(explained.maps[0].within),
         "unknown": labelled.unknown,
         "typicality": labelled.typicality,
         "remarks": [remark._asdict() for remark in remarked],

@@ -6,6 +6,7 @@ The function is the same, and so are the gradients of all weights, but for round
 of neural networks for efficient integer-arithmetic-only inference", CVPR 2018, fold so while they train.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from retrain.devices import start
@@ -17,28 +18,43 @@ if TYPE_CHECKING:
 def folded(model: "keras.Model") -> "keras.Model":
     """Return a model that does the same with the same variables, for use with training=False.
 
-    Networks within the network are folded, too; what is no graph of layers stays as it is.
+    Networks within the network are folded, too; what is no graph of layers, or cannot be taken apart, stays as it is.
     """
     start()
+    return _folded(model, {})
+
+
+def _folded(model: "keras.Model", made: dict[Any, Any]) -> "keras.Model":
+    """`made`: what stands for a network, or for a convolution with its batch norm, so that what is used twice stays one."""
     import keras
 
+    if isinstance(model, keras.Sequential) and model.built:
+        model = keras.Model(model.inputs, model.outputs)
+    if isinstance(model, keras.Sequential) or not hasattr(model, "operations"):
+        return model
     convolved: dict[int, tuple[Any, Any, Any]] = {}  # of an output, by identity: itself, the layer and its input
+
+    def once(key: Any, make: Callable[[], Any]) -> Any:
+        if key not in made:
+            made[key] = make()
+        return made[key]
 
     def call(layer: Any, *inputs: Any, **options: Any) -> Any:
         if isinstance(layer, keras.Model):
-            return folded(layer)(*inputs, **options)
+            return once(id(layer), lambda: _folded(layer, made))(*inputs, **options)
         if type(layer) is keras.layers.BatchNormalization and id(inputs[0]) in convolved:
             _, convolution, x = convolved[id(inputs[0])]
             if _is_last(layer.axis, len(x.shape)):
-                return _step(convolution, layer)(x)
+                return once((id(convolution), id(layer)), lambda: _step(convolution, layer))(x)
         output = layer(*inputs, **options)
         if _can_take_on(layer):
             convolved[id(output)] = (output, layer, inputs[0])  # still computed, where it is of use to others
         return output
 
-    if not isinstance(model, keras.Sequential) and not hasattr(model, "operations"):
+    try:
+        return keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
+    except ValueError:  # in a graph of an unusual kind; it is slower, and no worse
         return model
-    return keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
 
 
 def _can_take_on(layer: Any) -> bool:
@@ -65,7 +81,7 @@ def _step(convolution: Any, norm: Any) -> "keras.Layer":
 
         def __init__(self) -> None:
             # The factor is not rounded to half precision before it has met the kernel.
-            super().__init__(name=f"{norm.name}_folded", dtype=convolution.dtype_policy, autocast=False)
+            super().__init__(name=f"{convolution.name}_{norm.name}", dtype=convolution.dtype_policy, autocast=False)
             self.built = True
 
         def call(self, x: Any) -> Any:

@@ -9,7 +9,7 @@ from retrain.heat.maps import resized
 # ColorBrewer's 'YlOrRd' (C. Brewer, Apache-2.0), without its darkest end.
 _STOPS = np.array([[255, 255, 178], [254, 204, 92], [253, 141, 60], [240, 59, 32], [200, 0, 38]], np.float64)
 _MOST = 0.75  # opacity of the hottest place: what lies under it must still be seen
-_PALE = 0.35  # how much of the picture's own colour is taken away, so that colour means heat
+_PALE = 0.65  # how much of the picture's own colour is taken away, so that colour means heat
 
 
 def shades(levels: np.ndarray) -> np.ndarray:

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from retrain import finetune, summaries
-from retrain.backbones import Backbone
+from retrain.backbones import LARGEST, SMALLEST, Backbone
 from retrain.errors import UsageError
 from retrain.pipeline.features import Extractor, look_up
 from retrain.pipeline.tuned import Tuning
 from retrain.settings import AugmentSettings, FineTuneSettings, HeadSettings, SplitSettings, as_plain
 from retrain.storage import Layout
-
-_SMALLEST, _LARGEST = 32, 1024  # pixels
 
 
 @dataclass(frozen=True)
@@ -42,13 +40,16 @@ class Wanted:
         if not 0 <= self.search < float("inf"):
             raise UsageError(f"--search {self.search} is no number of seconds; give 0 or more")
         sizes = [one for one in self._sizes if one is not None]
-        if not all(isinstance(one, int) and _SMALLEST <= one <= _LARGEST for one in sizes):
+        if not all(isinstance(one, int) and SMALLEST <= one <= LARGEST for one in sizes):
             said = ", ".join(map(str, sizes))
-            raise UsageError(f"--image-size {said} is out of range; give {_SMALLEST} to {_LARGEST} pixels")
+            raise UsageError(f"--image-size {said} is out of range; give {SMALLEST} to {LARGEST} pixels")
         if self.tuning.fine_tune and len(self.several) > 1:
             raise UsageError("--fine-tune trains one backbone; name the better of these, found without --fine-tune")
         if self.search and (len(self.several) > 1 or self.tuning.fine_tune):
             raise UsageError("--search tries backbones and fine-tuning by itself; give one --backbone, and no --fine-tune")
+        if self.split.folds and (self.tuning.fine_tune or self.search):
+            option = "--fine-tune" if self.tuning.fine_tune else "--search"
+            raise UsageError(f"{option} needs a validation and a test part, not folds; leave out --folds, or {option}")
         if self._sizes[1:] and not self.tuning.fine_tune:
             raise UsageError("--image-size takes several sizes with --fine-tune only; give one")
 
@@ -100,8 +101,8 @@ class Wanted:
                 raise UsageError(f"--backbone {one.backbone.name} is the same network as {before}; name it once")
         if self.summaries_folder is not None:
             summaries.check(self.summaries_folder)
-        if self.tuning.fine_tune:
-            of = self.for_tuning
+        of = self.for_tuning
+        if self.tuning.fine_tune or (self.search and of.devices):
             finetune.check(extractors[0].backbone, self.tuning, self.head.precision, of.devices, of.image_sizes)
 
     def as_settings(self) -> dict[str, Any]:
