@@ -150,6 +150,7 @@ def _flush() -> None:
 
 
 def _run(argv: Sequence[str] | None) -> int:
+    _Asked.number = None
     try:
         if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_DFL):  # Python's, or __main__'s
             signal.signal(signal.SIGINT, _stop)
@@ -162,7 +163,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except click.ClickException as error:
         return _tell(_one_line(error.format_message()), Exit.USAGE)
     except RetrainError as error:
-        return _tell(str(error), error.exit_code)
+        return _tell_stop(_Asked.number) if _Asked.number else _tell(str(error), error.exit_code)
     except Terminated:
         return _tell_stop(signal.SIGTERM)
     except (_Interrupted, KeyboardInterrupt, click.Abort):

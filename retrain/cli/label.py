@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,14 +11,12 @@ import click
 from retrain.cli.console import skipped_line
 from retrain.cli.labels import Found, said_as_json, show
 from retrain.cli.options import File, complete_files, model_option, tta_option, unknown_option
+from retrain.cli.reading import read
 from retrain.errors import BadImage, EnvironmentProblem, Exit, NothingUsable, UsageError
 from retrain.storage import Layout, check_new, write_new
 
 if TYPE_CHECKING:
     from retrain.faces import Seen
-
-
-_PIECE = 2**20  # bytes
 
 
 @click.command(short_help="Say what is on a picture.")
@@ -67,7 +64,7 @@ def label(
     files, shown, skipped = Whereabouts(Layout(Path(os.path.normpath(model / os.pardir)))), 0, 0
     for image in images:
         try:
-            found = answer(_read(image))
+            found = answer(read(image, "for whole folders: retrain classify"))
             if image in copies and found.seen is not None:
                 _write_copy(copies.pop(image), found.seen)
         except BadImage as problem:
@@ -127,23 +124,6 @@ def _answering(model: Path, unknown: float, tta: str, neighbours: int, faces: bo
         return Found(seen.whole, seen)
 
     return answer
-
-
-def _read(image: str) -> bytes:
-    from retrain.images import MAX_BYTES, read_bytes
-
-    if image != "-":
-        if os.path.isdir(image):  # pathlib raises for a name that is too long, or a folder on the way that is closed
-            raise BadImage("not-a-file", "a folder; for whole folders: retrain classify")
-        return read_bytes(Path(image))
-    if sys.stdin is None:
-        raise BadImage("unreadable", "standard input is closed")
-    data = bytearray()
-    while piece := sys.stdin.buffer.read(_PIECE):  # asked for all at once, so much memory would be taken
-        data += piece
-        if len(data) > MAX_BYTES:
-            raise BadImage("too-large")
-    return bytes(data)
 
 
 def _write_copy(path: Path, seen: "Seen") -> None:

@@ -2,18 +2,17 @@
 
 import io
 import statistics
-import unicodedata
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from retrain.errors import BadImage, UsageError
 from retrain.faces.detect import Box
 from retrain.faces.found import Seen
 from retrain.images import OUT_OF_MEMORY
 from retrain.label import Labelled
+from retrain.lettering import fitting
 from retrain.settings import UNKNOWN
 
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}  # of the copy, by the ending of its name
@@ -24,9 +23,6 @@ _LINES = 350  # a line is so small a part of the picture's mean side, ...
 _LETTERS = (0.012, 0.05)  # ... letters at least and at most so large a part of it,
 _OF_A_FACE = 0.2  # in between, such a part of the median face, so that crowds are not covered with words
 _SMALLEST = 10  # pixels: smaller letters cannot be read, however small the picture
-# The font that comes with Pillow knows ASCII only. These are looked for where the system keeps fonts.
-_WIDER_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "arial.ttf")
-_NO_LETTER = "\uffff"
 
 
 def drawn(seen: Seen) -> Image.Image:
@@ -65,9 +61,9 @@ def as_file(image: Image.Image, path: Path) -> bytes:
     return buffer.getvalue()
 
 
-def _words(labelled: Labelled) -> str:
+def _words(labelled: Labelled) -> tuple[str, str]:
     label, score = labelled.scores[0]
-    return f"{UNKNOWN if labelled.unknown else label} {score:.2f}"
+    return UNKNOWN if labelled.unknown else label, f"{score:.2f}"
 
 
 def _letters(image: Image.Image, boxes: list[Box]) -> int:
@@ -80,15 +76,15 @@ def _letters(image: Image.Image, boxes: list[Box]) -> int:
 def _tag(
     pen: ImageDraw.ImageDraw,
     image: Image.Image,
-    text: str,
+    words: tuple[str, str],
     box: Box,
     taken: list[Box],
     letters: int,
     colour: tuple[int, ...],
 ) -> Box:
     """Write on a ground of `colour` beside a box, where the least of `taken` is hidden; return where."""
-    text, font = _fitting(text, letters, image.width)
-    pad = _pad(font)
+    pad = max(1, round(letters / 5))
+    text, font = fitting(*words, letters, image.width - 2 * pad)
     width = min(round(font.getlength(text)) + 2 * pad, image.width)
     height = min(round(font.size) + 2 * pad, image.height)
     places = [
@@ -117,35 +113,3 @@ def _corners(box: Box, width: int, height: int) -> Iterator[tuple[int, int]]:
     yield box.left, box.top
     yield box.left, box.bottom - height
     yield box.left, 0  # a picture may be lower than the tag is high: this one always fits
-
-
-def _fitting(text: str, letters: int, width: int) -> tuple[str, ImageFont.FreeTypeFont]:
-    """Return words that are no wider than `width` pixels with their ground, shortened where they must be; and their font."""
-    text = "".join(letter if letter.isprintable() else "?" for letter in text)
-    text, font = _readable(text, letters)
-    while len(text) > 1 and font.getlength(text) + 2 * _pad(font) > width:
-        label, _, score = text.rpartition(" ")
-        # The score stays whole as long as there is a letter of the label to lose.
-        text = f"{label.rstrip('.')[:-1]}.. {score}" if len(label.rstrip(".")) > 1 else text[:-1]
-    return text, font
-
-
-def _pad(font: ImageFont.FreeTypeFont) -> int:
-    return max(1, round(font.size / 5))
-
-
-@lru_cache(maxsize=64)
-def _readable(text: str, letters: int) -> tuple[str, ImageFont.FreeTypeFont]:
-    """Return a font that has all letters of a text; where there is none, what is left of the text in ASCII."""
-    own = ImageFont.load_default(letters)
-    assert isinstance(own, ImageFont.FreeTypeFont)  # where Pillow was built without FreeType it raises
-    for name in () if text.isascii() else _WIDER_FONTS:
-        try:
-            font = ImageFont.truetype(name, letters)
-        except OSError:  # not on this machine
-            continue
-        nothing = bytes(font.getmask(_NO_LETTER))
-        if all(letter.isspace() or bytes(font.getmask(letter)) != nothing for letter in text):
-            return text, font
-    bare = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
-    return "".join(letter if letter.isascii() else "?" for letter in bare), own
