@@ -186,9 +186,10 @@ class FineTuneSettings(Checked):
     dropout: float = _setting(0.0, "Share of the features that is left out at random in fine-tuning.", low=0.0, high=0.9)
     mixup: float = _setting(0.0, "Mix pictures in pairs while fine-tuning, by Beta(X, X); 0: do not.", low=0.0, high=10.0)
     patience: int = _setting(
-        5,
-        "Stop fine-tuning after so many epochs in which validation did not get better; the best is kept.",
-        low=1,
+        0,
+        "Stop fine-tuning after so many epochs in which validation did not get better; 0: go on to the last, when rates"
+        " have fallen. The best epoch is kept.",
+        low=0,
         high=10**4,
     )
 

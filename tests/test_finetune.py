@@ -250,6 +250,8 @@ def test_the_best_epoch_is_kept_and_patience_ends_a_run(tuned: Callable, held: P
     logits = found.head.logits(features_of(found.model, held.squares[VALIDATED]))
     assert abs(at_best(logits, wrong[VALIDATED]) - losses[best]) < 1e-5
     assert losses[-1] > losses[best] + 1e-3
+    through = tuned(dataclasses.replace(QUICK, epochs=len(losses) + 1, label_smoothing=0.0), labels=wrong)
+    assert len(through.history) == len(losses) + 1 and not through.stopped
 
 
 @pytest.mark.weights

@@ -182,8 +182,8 @@ class _Run:
     @property
     def is_stale(self) -> bool:
         """True where validation did not get better for as long as patience lasts."""
-        best = self.state.best_epoch
-        return bool(best and len(self.validation) and len(self.state.history) - best >= self.of.settings.patience)
+        best, patience = self.state.best_epoch, self.of.settings.patience
+        return bool(patience and best and len(self.validation) and len(self.state.history) - best >= patience)
 
     def epoch(self) -> str:
         """Run the next epoch; returns what is to be said of it."""
