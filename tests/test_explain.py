@@ -15,10 +15,11 @@ from PIL import Image
 import retrain as package
 from retrain import backbones
 from retrain.backbones import Backbone
-from retrain.errors import UsageError
+from retrain.errors import ModelRefused, UsageError
 from retrain.explain import Explained, Explainer, panel, words
 from retrain.explain.explained import ACTIVATION, OCCLUSION
 from retrain.explain.guided import as_picture, gradients, guided
+from retrain.finetune.network import tensors
 from retrain.heat import colours, maps
 from retrain.heat.region import border_share, region
 from retrain.images import decode
@@ -463,6 +464,22 @@ def test_of_two_pasted_subjects_each_label_lights_its_own(sample: Explainer, tur
     left = {name: float(heat[:3].sum() / (heat[:3].sum() + heat[-3:].sum())) for name, heat in halves.items()}
     own, other = ("vehicles", "bugs") if turned else ("bugs", "vehicles")
     assert left[own] > 0.6 and left[other] < 0.4, left
+
+
+@pytest.mark.weights
+def test_a_tuned_network_is_guided_by_its_own_weights(sample: Explainer) -> None:
+    (member,) = sample.model.members
+    lite0 = backbones.get(backbones.DEFAULT)
+    tuned = lite0.build(lite0.weights(), lite0.image_size)
+    for variable in tuned.trainable_variables:
+        variable.assign(variable * 1.05)
+    pixels, number = np.full((224, 224, 3), 90, np.uint8), [0]
+    pixels[60:160, 60:160] = 220
+    own = dataclasses.replace(member, backbone=member.backbone + backbones.TUNED, tuned=tensors(tuned))
+    before, after = gradients(member, pixels, number), gradients(own, pixels, number)
+    assert np.abs(after - before).max() > 0.1 * np.abs(before).max() > 0
+    with pytest.raises(ModelRefused, match="weights of efficientnet-lite0 here are not those"):
+        gradients(dataclasses.replace(member, weights="0" * 64), pixels, number)
 
 
 @pytest.mark.weights

@@ -234,13 +234,16 @@ def test_a_damaged_file_of_weights_is_refused(copied: Path) -> None:
         artifact.load(copied / "model")
 
 
-def test_a_tuned_model_labels_classifies_and_is_evaluated_where_there_is_no_tensorflow(copied: Path, tmp_path: Path) -> None:
+def test_a_tuned_model_labels_classifies_explains_and_is_evaluated_where_there_is_no_tensorflow(
+    copied: Path, tmp_path: Path
+) -> None:
     (copied / "bottlenecks.sqlite").unlink()  # so that the network runs, too
     fresh = draw_tinted(tmp_path / "fresh", 2, first_seed=90_000)
     model = str(copied / "model")
     lines = [
         ["label", str(fresh / "red" / "000.png"), "--model", model],
         ["classify", str(fresh / "red"), str(tmp_path / "out"), "--model", model, "--unknown", "off"],
+        ["explain", str(fresh / "red" / "000.png"), "--model", model, "--output", str(tmp_path / "map.png")],
         ["evaluate", str(copied)],
     ]
     code = (
@@ -248,7 +251,7 @@ def test_a_tuned_model_labels_classifies_and_is_evaluated_where_there_is_no_tens
         "    try:\n        main(line)\n    except SystemExit as ended:\n        print('ended with', int(ended.code or 0))\n"
     )
     ran = python(code, json.dumps(lines))
-    assert ran.stdout.count("ended with 0") == 3, ran.stderr
+    assert ran.stdout.count("ended with 0") == 4 and (tmp_path / "map.png").exists(), ran.stderr
     accuracy = json.loads((copied / "reports" / "train.json").read_text())
     assert f"{accuracy['test_correct']} of {accuracy['test_count']})" in ran.stdout
     assert len(list((tmp_path / "out").glob("*.png"))) == 2
