@@ -16,7 +16,7 @@ from retrain.report.sorting import SCRIPT, number, sortable
 from tests.drawing import draw
 from tests.test_check_sheet import HOSTILE, TAGS, of_kind
 from tests.test_check_sheet import whole as summary
-from tests.test_evaluation_page import FOUR, evaluated
+from tests.test_evaluation_page import FOUR, evaluated, with_maps
 
 pytestmark = pytest.mark.browser
 
@@ -80,7 +80,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         draw(folder / "data" / FOUR[at % 4] / f"{at}.png", (200, 50, 40), at, (90, 70))
     draw(folder / "data" / "red" / "1.png", (1, 2, 3), 1, (70, 90))
     path = folder / "evaluate.html"
-    path.write_text(render(evaluated(folder / "data")), encoding="utf-8")
+    path.write_text(render(with_maps(evaluated(folder / "data"))), encoding="utf-8")
     return path
 
 
@@ -144,7 +144,7 @@ def test_every_table_that_sorts_does_so_both_ways(whole: Path, hand: str, visit:
         button.click() if hand == "mouse" else button.press(hand)
 
     tables = page.locator("table.sortable").all()
-    assert len(tables) == 3
+    assert len(tables) == 4
     for table in tables:
         names = sorted(table.locator("tbody tr").all_text_contents())
         for at, head in enumerate(table.locator("thead th").all()):
@@ -208,7 +208,7 @@ def test_the_policy_stops_every_other_script(tmp_path: Path, smuggled: str, visi
 
 def test_without_scripts_the_tables_are_there_and_nothing_looks_like_a_button(whole: Path, visit: Visitor) -> None:
     page = visit(whole, java_script_enabled=False).page
-    assert page.locator("table.sortable").count() == 3 and page.locator("button").count() == 0
+    assert page.locator("table.sortable").count() == 4 and page.locator("button").count() == 0
     assert page.locator("#classes thead th").first.inner_text() == "class"
 
 

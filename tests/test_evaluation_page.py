@@ -18,6 +18,7 @@ from retrain.dataset import Skipped
 from retrain.evaluation.as_json import as_json
 from retrain.evaluation.evaluated import Evaluated, Mistake, Neighbour, Unknown
 from retrain.evaluation.figures import measure
+from retrain.evaluation.heat import Carried, Found, Heat, Rests
 from retrain.evaluation.mistakes import MAX_CARDS, MAX_PAIRS, MAX_THUMBNAILS
 from retrain.evaluation.page import MAX_ROWS, MAX_SKIPPED, render
 from retrain.head import History
@@ -65,6 +66,27 @@ def evaluated(folder: Path, labels: tuple[str, ...] = FOUR, pictures: int = 80, 
     return replace(found, **more)
 
 
+def with_maps(found: Evaluated) -> Evaluated:
+    """The same with maps of all mistakes, and of the first picture of each class, one of which its border carries."""
+    rng, paths = np.random.default_rng(0), {label: f"{label}/{at}.png" for at, label in enumerate(found.labels)}
+    wanted = {one.path: (one.predicted, one.label) for one in found.mistakes} | {
+        path: (name,) for name, path in paths.items()
+    }
+    heat = {}
+    for path, labels in wanted.items():
+        file = found.data / path
+        sha256 = hashlib.sha256(file.read_bytes() if file.exists() else b"").hexdigest()
+        heat[path] = Heat(sha256, {label: rng.normal(0, 1, (7, 7)) for label in labels}, (0, 0, 1, 1))
+    seen = rng.integers(0, 255, (64, 64, 3), np.uint8)
+    rests = tuple(
+        Rests(
+            label, 20, at, 3.0, Carried(5.0 - at, 9, None if at else 4.0), None, 0.3, heat[path].grids[label], seen, (path,)
+        )
+        for at, (label, path) in enumerate(paths.items())
+    )
+    return replace(found, maps=Found(heat, rests, 2))
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pictures") / "data"
@@ -96,6 +118,16 @@ def test_every_part_has_its_section_and_a_link_in_the_contents(whole: Evaluated)
     page = Page(render(whole))
     assert ids(page) == EVERY_SECTION
     assert [found["href"][1:] for found in page.all("a") if found["href"][1:] in EVERY_SECTION] == EVERY_SECTION
+
+
+def test_what_classes_rest_on_has_its_section_and_a_warning_on_top(whole: Evaluated) -> None:
+    page = Page(render(with_maps(whole)))
+    assert ids(page) == [*EVERY_SECTION, "rests"] and [found["href"] for found in page.all("a")].count("#rests") == 2
+    known = [found["id"] for _, found in page.tags if "id" in found]
+    assert len(set(known)) == len(known) and {found["href"][1:] for found in page.all("a")} <= set(known)
+    assert all(found["alt"] and found["width"] and found["height"] for found in page.all("img"))
+    for words in ("This class is known by its border: ant.", "÷ 148", "makes them × 55", "and 2 more classes", "9 of 20"):
+        assert words in page.text, words
 
 
 def test_the_header_has_the_figures_that_matter(whole: Evaluated) -> None:
@@ -218,7 +250,10 @@ def test_a_page_of_hundreds_of_classes_with_long_names_stays_below_5_mb(tmp_path
     found = evaluated(tmp_path, labels, 600)
     near = tuple(Neighbour(labels[n], 0.5, f"{labels[n]}/{n}.png") for n in range(3))
     mistakes = tuple(replace(one, neighbours=near) for one in found.mistakes)
-    assert 1_000_000 < len(render(replace(found, mistakes=mistakes))) < 5_000_000
+    found = with_maps(replace(found, mistakes=mistakes[:40]))
+    rests = tuple(replace(one, examples=one.examples * 3) for one in found.maps.rests[:24])
+    found = replace(found, mistakes=mistakes, maps=replace(found.maps, rests=rests))
+    assert 1_000_000 < len(render(found)) < 5_000_000
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from retrain.cli.console import Console, is_below, percent, printable, skipped_line
-from retrain.cli.options import File, Folder, tta_option, unknown_option
+from retrain.cli.options import File, Folder, Share, tta_option, unknown_option
 from retrain.errors import Exit
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _SKIPPED_SHOWN = 10
 @click.option(
     "--assert-accuracy",
     "least",
-    type=click.FloatRange(0, 1),
+    type=Share(0, 1),
     help="End with 1 where the accuracy, a share such as 0.9, is lower.",
 )
 @unknown_option
@@ -79,6 +79,7 @@ def summary(found: "Evaluated") -> list[str]:
         *_by_source(found),
         *_weakest(found),
         *_confused(found),
+        *_rests_on(found),
     ]
 
 
@@ -116,3 +117,11 @@ def _confused(found: "Evaluated") -> list[str]:
         for pair in found.figures.pairs[:_SHOWN]
     ]
     return ["most confused:", *lines] if lines else []
+
+
+def _rests_on(found: "Evaluated") -> list[str]:
+    parts = [
+        f"the {part} of {', '.join(names[:_SHOWN])}{f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''}"
+        for part, names in found.maps.flagged.items()
+    ]
+    return [f"known by:          {'; '.join(parts)} (see the report)"] if parts else []

@@ -4,6 +4,7 @@ metrics      accuracy and its interval, from predictions and labels; numpy only
 calibration  how far scores are from meaning what they say; numpy only
 splits       what a random split flatters by
 figures      all that is measured of one set of predictions
+heat         what speaks for labels, and what each class rests on
 evaluated    what an evaluation found
 """
 

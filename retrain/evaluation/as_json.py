@@ -5,6 +5,7 @@ from typing import Any
 
 from retrain.evaluation.evaluated import Evaluated
 from retrain.evaluation.figures import Figures
+from retrain.evaluation.heat import Carried, Rests
 from retrain.evaluation.metrics import Accuracy
 from retrain.report.finite import finite
 
@@ -24,6 +25,7 @@ def as_json(found: Evaluated) -> dict[str, Any]:
         **_figures(found.figures),
         "unknown": asdict(found.unknown) if found.unknown else None,
         "training": asdict(found.curve) if found.curve else None,
+        "rests_on": {one.label: _rests(one) for one in found.maps.rests},
         "mistakes": [asdict(mistake) for mistake in found.mistakes],
         "skipped": [asdict(skipped) for skipped in found.skipped],
     })  # fmt: skip
@@ -60,3 +62,22 @@ def _figures(of: Figures) -> dict[str, Any]:
 
 def _accuracy(of: Accuracy) -> dict[str, Any]:
     return {"value": of.value, "interval": of.interval, "correct": of.correct, "pictures": of.count}
+
+
+def _rests(of: Rests) -> dict[str, Any]:
+    """What a class rests on; `lead`, `fall_...` and `rise_...` are logarithms of odds."""
+    known = of.region
+    return {
+        "pictures": of.pictures,
+        "learnt_from": of.learnt,
+        "region": None if known is None else asdict(known),
+        "heat_in_border": of.in_border,
+        "lead": of.lead,
+        "border": None if of.border is None else _carried(of.border),
+        "background": None if of.background is None else _carried(of.background),
+        "carried_by": list(of.flagged),
+    }
+
+
+def _carried(of: Carried) -> dict[str, Any]:
+    return {"fall_without": of.fall, "correct_without": of.right, "rise_of_others": of.rise}

@@ -1,10 +1,11 @@
 """What `evaluate` found, as its report shows it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from retrain.dataset import Skipped
 from retrain.evaluation.figures import Figures
+from retrain.evaluation.heat import Found
 from retrain.head import History
 
 
@@ -55,7 +56,7 @@ class Evaluated:
 
     `model`: its folder; `data`: the folder of class folders that the pictures lie in; `judged_on`: what they are, in a few
     words; `split`: sentences on how pictures were divided, and on what was left out; `backbone`, `temperature`: of the
-    model; `mistakes`: the surest first, all of them; `curve`: of its head's training.
+    model; `mistakes`: the surest first, all of them; `curve`: of its head's training; `maps`: what speaks for labels.
     """
 
     model: Path
@@ -71,3 +72,4 @@ class Evaluated:
     unknown: Unknown | None = None
     curve: History | None = None
     skipped: tuple[Skipped, ...] = ()
+    maps: Found = field(default_factory=Found)

@@ -1,6 +1,6 @@
 """The page of an evaluation: how good the model is, what it confuses, whether its scores mean what they say."""
 
-from retrain.evaluation import mistakes
+from retrain.evaluation import mistakes, rests
 from retrain.evaluation.evaluated import Evaluated, Unknown
 from retrain.evaluation.figures import Figures, OfClass
 from retrain.evaluation.metrics import Accuracy, wilson_interval
@@ -27,7 +27,12 @@ def render(found: Evaluated, progress: Progress = SILENT) -> str:
 
     Paths of mistakes are as they can be opened, or relative to the data folder.
     """
-    parts = (("The model", _of_model(found)), ("Scores", _of_scores(found)), ("Mistakes", _of_mistakes(found, progress)))
+    parts = (
+        ("The model", _of_model(found)),
+        ("Scores", _of_scores(found)),
+        ("Mistakes", _of_mistakes(found, progress)),
+        ("Reasons", [rests.section(found)] if found.maps.rests else []),
+    )
     body = join(section.html for _, sections in parts for section in sections)
     title = f"Evaluation of {found.model}"
     return page(title, _header(found), contents(parts), body, _FOOTER, looks=FIGURES, script=SCRIPT)
@@ -49,7 +54,8 @@ def _header(found: Evaluated) -> Markup:
         tag("div", tag("dt", tag("b", what), " ", tag("span", small)), tag("dd", value)) for what, value, small in tiles
     )
     title = tag("h1", "Evaluation of ", name(str(found.model)))
-    return join((title, tag("p", found.when, class_="soft"), tag("dl", *shown, class_="tiles")))
+    flags = rests.flags(found.maps.flagged, link=True)
+    return join((title, tag("p", found.when, class_="soft"), tag("dl", *shown, class_="tiles"), flags))
 
 
 def _of_model(found: Evaluated) -> list[Section]:

@@ -4,24 +4,28 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from retrain import artifact, bottlenecks, views
-from retrain.dataset import Listing, Skipped, read
+from retrain import artifact, views
+from retrain.dataset import read
 from retrain.errors import UsageError
 from retrain.evaluation import chosen, words
 from retrain.evaluation.as_json import as_json
 from retrain.evaluation.chosen import Chosen
 from retrain.evaluation.evaluated import Evaluated, Mistake, Neighbour, Unknown
 from retrain.evaluation.figures import measure
-from retrain.evaluation.learnt import learnt_from, space_of
+from retrain.evaluation.heat import Found
+from retrain.evaluation.learnt import learnt_from
+from retrain.evaluation.look import File
+from retrain.evaluation.maps import MISTAKES, Candidates, look
+from retrain.evaluation.mistakes import first
 from retrain.evaluation.page import render
-from retrain.label import Labeller, way_of
+from retrain.evaluation.seen import Seen, see, see_views
+from retrain.label import way_of
 from retrain.nearest import Nearest
 from retrain.progress import SILENT, Progress
 from retrain.runner import Run, run_locally
@@ -35,18 +39,6 @@ _COMPARED = 100  # mistakes that are shown beside the nearest training pictures
 _NEIGHBOURS = 3
 _BEGIN = 4096  # bytes of a file that tell whether it is ours
 _FORMAT = b'"format": "retrain-evaluation"'
-
-
-@dataclass(frozen=True)
-class Seen:
-    """Pictures as the model sees them: rows of `listing.examples` that can be used, their sha256 in hex, and the features
-    under each member, float32 (n, feature_size)."""
-
-    listing: Listing
-    rows: np.ndarray
-    hashes: tuple[str, ...]
-    features: tuple[np.ndarray, ...]
-    skipped: tuple[Skipped, ...]
 
 
 def evaluate(
@@ -81,7 +73,7 @@ def evaluate(
     listing = read(folder, what="the folder to evaluate on")
     if output is None:
         own_folder(page.parent)
-    seen = _look(listing, loaded.artifact, layout, run, progress)
+    seen = see(listing, loaded.artifact, layout, run, progress)
     examples = [seen.listing.examples[row] for row in seen.rows]
     labels, sources = [example.label for example in examples], [example.source for example in examples]
     if data is not None:
@@ -90,7 +82,7 @@ def evaluate(
     else:
         picked = chosen.of_test_part(loaded, seen.hashes, labels, sources, layout)
     if picked.said is None:
-        looks = _looks(loaded.artifact, seen, picked.known, way, layout, run, progress)
+        looks = see_views(loaded.artifact, seen, picked.known, way, layout, run, progress)
         said = _scores(loaded.artifact, looks, way)
     elif way != loaded.artifact.way:
         raise UsageError(
@@ -99,54 +91,9 @@ def evaluate(
     else:
         said = picked.said
     found = _measured(loaded, seen, picked, said, way, folder, layout, unknown)
+    found = replace(found, maps=_maps(loaded, seen, picked, said[0], found, run, progress))
     _write(page, found, progress)
     return found
-
-
-def _look(listing: Listing, model: artifact.Artifact, layout: Layout, run: Run, progress: Progress) -> Seen:
-    """Return the features of all pictures, from the cache as far as they are there."""
-    Labeller(model)  # refuses a model whose pictures this version cannot prepare
-    paths = [example.path for example in listing.examples]
-    found = []
-    for member in model.members:
-        with bottlenecks.Store(layout.bottlenecks, space_of(member), progress) as store:
-            found.append(
-                bottlenecks.extract(
-                    paths, store, member.network, member.view, member.image_size, len(member.kernel),
-                    run=run, progress=progress,
-                )
-            )  # fmt: skip
-    usable = sorted(set.intersection(*(set(one.rows.tolist()) for one in found)))
-    places = [np.searchsorted(one.rows, usable) for one in found]
-    hashes = tuple(found[0].hashes[place] for place in places[0])
-    features = tuple(one.features[rows] for one, rows in zip(found, places, strict=True))
-    problems = {row: problem for one in found for row, problem in one.problems.items()}
-    skipped = [Skipped(paths[row], problem.reason, problem.detail) for row, problem in sorted(problems.items())]
-    return Seen(listing, np.array(usable, np.int64), hashes, features, (*listing.skipped, *skipped))
-
-
-def _looks(
-    model: artifact.Artifact, seen: Seen, rows: np.ndarray, way: str, layout: Layout, run: Run, progress: Progress
-) -> list[np.ndarray]:
-    """Return the features of rows under each member, float32 (m, views, feature_size), in all views that are looked at."""
-    plain = [features[rows] for features in seen.features]
-    if way == views.PLAIN:
-        return [features[:, np.newaxis] for features in plain]
-    paths, hashes = [seen.listing.examples[seen.rows[row]].path for row in rows], [seen.hashes[row] for row in rows]
-    looks = []
-    for member, features in zip(model.members, plain, strict=True):
-        names = [member.view + name for name in model.views]
-        with ExitStack() as opened:
-            stores = [
-                opened.enter_context(bottlenecks.Store(layout.bottlenecks, space_of(member, name), progress))
-                for name in names
-            ]
-            found = bottlenecks.extract_views(
-                paths, stores, member.network, names, member.image_size, len(member.kernel), name="views",
-                run=run, progress=progress,
-            )  # fmt: skip
-        looks.append(bottlenecks.stacked(features, hashes, found))
-    return looks
 
 
 def _measured(
@@ -242,6 +189,24 @@ def _mistakes(
             )
         )  # fmt: skip
     return tuple(found)
+
+
+def _maps(
+    loaded: artifact.Loaded, seen: Seen, picked: Chosen, scores: np.ndarray, found: Evaluated, run: Run, progress: Progress
+) -> Found:
+    """Return what speaks for labels: in the mistakes that are shown first, and in pictures that got their label."""
+    model, examples = loaded.artifact, [seen.listing.examples[row] for row in seen.rows]
+    files = [File(one.path, one.label, sha256) for one, sha256 in zip(examples, seen.hashes, strict=True)]
+    by_path = {file.path: file for file in files}
+    said = [model.labels[number] for number in scores.argmax(axis=1)]
+    right = [files[row] for row, label in zip(picked.known, said, strict=True) if files[row].label == label]
+    placed, judged = {(row.sha256, row.label) for row in loaded.split()}, set(picked.known.tolist())
+    rows = [row for row, file in enumerate(files) if row not in judged and (file.sha256, file.label) in placed]
+    again = _scores(model, [its[rows][:, np.newaxis] for its in seen.features], views.PLAIN)[0].argmax(axis=1)
+    learnt = [files[row] for row, number in zip(rows, again, strict=True) if files[row].label == model.labels[number]]
+    worst = [(by_path[one.path], one) for one in first(found, MISTAKES)]
+    candidates = Candidates(right, learnt) if picked.said is None else Candidates((), right + learnt)
+    return look(model, worst, candidates, run, progress)
 
 
 def _refuse_foreign(page: Path) -> None:

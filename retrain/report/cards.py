@@ -15,13 +15,18 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture on a card: the path that people read, its class, and, where another is suggested, that; small print."""
+    """A picture on a card: the path that people read, its class, and, where another is suggested, that; small print.
+
+    `of`: words before the class; `alt`: what those hear of it who do not see it, in place of its part on the card.
+    """
 
     thumbnail: Thumbnail
     path: str
     label: str
     to: str = ""
     note: str = ""
+    of: str = ""
+    alt: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Heard(NamedTuple):
 def grid(cards: Sequence[Card], heard: Heard = Heard()) -> Markup:
     """Return cards as a list. All have the room that the one with the most pictures needs."""
     most = max(len(card.pictures) for card in cards)
-    room = "one" if most == 1 else "two" if most == 2 else "four"
+    room = "one" if most == 1 else "two" if most == 2 else "four" if most <= 4 else "six"
     return tag("ol", *(_card(card, heard) for card in cards), class_=f"cards {room}")
 
 
@@ -65,10 +70,12 @@ def _figure(shown: Shown, text: Markup, part: str, heard: Heard, kind: str | Non
     label: Markup = name(shown.label)
     if shown.to:
         label = join((label, " →", unheard(f" {heard.to}:"), " ", tag("span", name(shown.to), class_="to")))
-    words = tag("b", label) if shown.label or shown.to else escape("")
+    of = tag("span", f"{shown.of} ", class_="of") if shown.of else escape("")
+    words = tag("b", of, label) if shown.label or shown.to else escape("")
     note = tag("span", f" {shown.note}", class_="note") if shown.note else ""
-    caption = tag("figcaption", words, tag("span", name(short(shown.path)), class_="path"), note, text)
-    alt = f"{part}, in class {shown.label}" if shown.label else part
+    path = tag("span", name(short(shown.path)), class_="path") if shown.path else escape("")
+    caption = tag("figcaption", words, path, note, text)
+    alt = shown.alt or (f"{part}, in class {shown.label}" if shown.label else part)
     return tag("figure", _thumb(shown.thumbnail, alt), caption, class_=kind)
 
 

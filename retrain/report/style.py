@@ -108,6 +108,8 @@ figcaption b { display: block; font-size: .875rem; }
 @media (min-width: 48rem) {
   .four { grid-template-columns: repeat(auto-fill, minmax(min(100%, 27rem), 1fr)); }
   .four .pictures { grid-template-columns: repeat(4, minmax(0, 1fr)); }
+  .six { grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); }
+  .six .pictures { grid-template-columns: repeat(3, minmax(0, 1fr)); }
 }
 @media screen and (min-width: 66rem) {
   .columns { display: grid; grid-template-columns: 16rem minmax(0, 1fr); gap: 2.5rem; align-items: start; }
@@ -139,6 +141,10 @@ th button::after { content: "\\2195"; padding-left: .25em; opacity: .6; }
 [aria-sort="ascending"] button::after { content: "\\2191"; }
 [aria-sort="descending"] button::after { content: "\\2193"; }
 .narrow { max-width: 30rem; }
+.flag { margin: 1rem 0; padding: .5rem .75rem; border-radius: .25rem; background: var(--warn-back); color: var(--warn); }
+.flag a { color: inherit; }
+.of { font-weight: 400; }
+figcaption b + .note { white-space: normal; }
 .pairs th:nth-child(2), .pairs td:nth-child(2) { text-align: left; white-space: normal; min-width: 7rem; max-width: 14rem;
   overflow-wrap: anywhere; }
 .tiles dt b { display: block; color: var(--text); font-weight: 400; }

@@ -32,14 +32,23 @@ class Thumbnail:
 def make(path: str | os.PathLike[str]) -> Thumbnail:
     """Return the thumbnail of a picture file. Raises nothing, whatever the file is."""
     try:
-        image = decode(read_bytes(path), at_least=SIDE).image  # type: ignore[arg-type]
-        image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
-        data = _jpeg(image)
+        return of_image(small(read_bytes(path)))  # type: ignore[arg-type]
     except BadImage as bad:
         return Thumbnail("", reason=bad.reason, detail=bad.detail or REASONS.get(bad.reason, ""))
     except MemoryError:
         return Thumbnail("", reason="too-large", detail=OUT_OF_MEMORY)
-    return Thumbnail(f"data:image/jpeg;base64,{base64.b64encode(data).decode()}", *image.size)
+
+
+def small(data: bytes) -> Image.Image:
+    """Return a small copy of a picture given as the bytes of its file; raises BadImage."""
+    image = decode(data, at_least=SIDE).image
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return image
+
+
+def of_image(image: Image.Image) -> Thumbnail:
+    """Return what shows a small picture on a page."""
+    return Thumbnail(f"data:image/jpeg;base64,{base64.b64encode(_jpeg(image)).decode()}", *image.size)
 
 
 def _jpeg(image: Image.Image) -> bytes:
