@@ -115,6 +115,19 @@ def test_what_a_kill_in_the_middle_of_a_copy_leaves_is_collected_and_never_writt
     check_complete(many, out)
 
 
+@pytest.mark.parametrize("name", [".copy.tmp", ".manifest.jsonl.tmp", ".manifest.csv.tmp"])
+def test_no_temporary_name_is_written_through(trained: Path, tmp_path: Path, name: str) -> None:
+    images, out = tmp_path / "in", tmp_path / "out"
+    for number in range(3):
+        draw(images / f"{number}.png", COLOURS["red"], number)
+    classify(load(trained / "model"), images, out)
+    (out / ".manifest.journal").write_bytes((out / "manifest.jsonl").read_bytes())
+    (out / "manifest.jsonl").unlink(), (out / "manifest.csv").unlink()
+    os.link(out / visible(out)[0], out / name)
+    classify(load(trained / "model"), images, out)
+    check_complete(images, out)
+
+
 @pytest.mark.parametrize("tail", [b'{"source": "/torn', b"", b'{"source": "a", "co\n', b"\0" * 40])
 def test_a_torn_last_line_of_the_journal_is_passed_over(trained: Path, tmp_path: Path, tail: bytes) -> None:
     images, out = tmp_path / "in", tmp_path / "out"

@@ -248,12 +248,12 @@ def test_label_and_score_are_written_for_each_face_or_for_the_whole_picture(monk
 
 
 def test_letters_that_no_font_has_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    from retrain.faces import draw as module
+    from retrain import lettering as module
 
     monkeypatch.setattr(module, "_WIDER_FONTS", ("none-of-that-name.ttf",))
-    module._readable.cache_clear()
+    module.readable.cache_clear()
     assert written(seen_on(Image.new("RGB", (400, 300)), ONE, label="Zoë 猫"), monkeypatch) == ["Zoe ? 0.75"]
-    module._readable.cache_clear()
+    module.readable.cache_clear()
 
 
 def test_the_ending_decides_the_format_of_the_copy() -> None:

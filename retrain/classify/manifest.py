@@ -139,6 +139,8 @@ class Manifest:
             return
         lines, table = (self._folder / f".{name}.tmp" for name in (MANIFEST_JSONL, MANIFEST_CSV))
         try:
+            for path in (lines, table):  # whatever is there under these names may share its bytes with a copy
+                path.unlink(missing_ok=True)
             self._write_merged(lines, table)
             table.replace(self._folder / MANIFEST_CSV)
             lines.replace(self._folder / MANIFEST_JSONL)
