@@ -271,15 +271,16 @@ def test_what_is_odd_about_a_picture_is_said(explainer: Explainer, trained: Path
 # --- drawn
 
 
-def test_all_maps_have_the_size_of_the_picture_and_one_scale(explainer: Explainer) -> None:
-    pixels = blob(1, 0, "red", 320)
+@pytest.mark.parametrize("side", [40, 320])
+def test_all_maps_have_the_size_of_the_picture_and_one_scale(explainer: Explainer, side: int) -> None:
+    pixels = blob(1, 0, "red", side)
     explained = explainer.explain(png(pixels), ["red", "blue"])
     image = Image.fromarray(pixels.astype(np.uint8))
     drawn = panel.draw(explained, image)
-    assert drawn.width >= 2 * 320 and drawn.height > 320
-    layer = colours.overlay(image, explained.maps[0].grid, (0, 0, 320, 320), explained.most)
+    assert drawn.width >= 2 * side and drawn.height > side
+    layer = colours.overlay(image, explained.maps[0].grid, (0, 0, side, side), explained.most)
     assert layer.size == image.size
-    inside = np.lib.stride_tricks.sliding_window_view(np.asarray(drawn)[:, :, 0], (320, 320))[:40, :40]
+    inside = np.lib.stride_tricks.sliding_window_view(np.asarray(drawn)[:, :, 0], (side, side))[:40, :100]
     assert (inside == np.asarray(layer)[:, :, 0]).all(axis=(2, 3)).any(), "the map is there, pixel for pixel"
 
 
@@ -291,13 +292,13 @@ def test_labels_are_written_in_any_language(explainer: Explainer) -> None:
     assert text.startswith("aa") and text.endswith(".. 0.99621")
 
 
-@pytest.mark.parametrize("size", [(40, 30), (17000, 30), (3000, 7000)])
-def test_small_pictures_are_drawn_larger_and_too_large_ones_smaller(explainer: Explainer, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("size", [(17000, 30), (3000, 4000)])
+def test_what_is_too_large_for_all_maps_is_drawn_smaller(explainer: Explainer, size: tuple[int, int]) -> None:
     data = io.BytesIO()
     image = Image.new("RGB", size, (90, 20, 20))
     image.save(data, "PNG")
     drawn = panel.draw(explainer.explain(data.getvalue(), ["red", "blue", "green"]), image)
-    assert drawn.width >= 3 * 120 and max(drawn.size) < 8600
+    assert 7900 < max(drawn.size) < 8600
     for kind in ("WEBP", "JPEG"):
         drawn.save(io.BytesIO(), kind)
 

@@ -30,9 +30,8 @@ class _Sizes:
 def draw(explained: Explained, image: Image.Image) -> Image.Image:
     """Return the maps over a picture, side by side, with label and score above and the scale of colours below.
 
-    `image`: the whole picture, RGB, of any size. Each map has that size; a picture of less than 90 pixels is drawn larger by
-    a whole factor, and one that is too large for all maps to fit on 8,000 by 8,000 pixels smaller. All maps have one scale,
-    from no evidence to the most in any of them.
+    `image`: the whole picture, RGB, of any size. Each map has that size; where not all maps fit on 8,000 by 8,000 pixels they
+    are smaller. All maps have one scale, from no evidence to the most in any of them.
     """
     image = _fit_to_draw(image, len(explained.maps))
     box = _scaled(explained, image)
@@ -55,9 +54,6 @@ def draw_lines(explained: Explained, image: Image.Image, gradients: np.ndarray) 
 
 def _fit_to_draw(image: Image.Image, count: int) -> Image.Image:
     width, height = image.size
-    larger = _LEAST_WIDTH // max(width, height)
-    if larger > 1:
-        return image.resize((larger * width, larger * height), Image.Resampling.NEAREST)
     smaller = min(1.0, _LONGEST / (count * width), _LONGEST / height)
     if smaller == 1.0:
         return image
