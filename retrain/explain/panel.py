@@ -30,8 +30,8 @@ class _Sizes:
 def draw(explained: Explained, image: Image.Image) -> Image.Image:
     """Return the maps over a picture, side by side, with label and score above and the scale of colours below.
 
-    `image`: the whole picture, RGB, of any size. Each map has that size; where not all maps fit on 8,000 by 8,000 pixels they
-    are smaller. All maps have one scale, from no evidence to the most in any of them.
+    `image`: the whole picture, RGB, of any size. Each map has that size; where not all maps fit on 8,000 by 8,000 pixels
+    they are smaller. All maps have one scale, from no evidence to the most in any of them.
     """
     image = _fit_to_draw(image, len(explained.maps))
     box = _scaled(explained, image)
