@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrain.errors import EnvironmentProblem, UsageError, from_os_error
+from retrain.errors import EnvironmentProblem, UsageError, did_you_mean, from_os_error
 
 DEFAULT_TF_FILES = Path("tf_files")
 DEFAULT_MODEL = DEFAULT_TF_FILES / "model"
@@ -119,6 +119,23 @@ def write_new(path: Path, data: bytes) -> None:
     """
     check_new(path)
     _write(path, data, _place_new)
+
+
+def check_folder(folder: Path, called: str) -> None:
+    """Raise UsageError, with the nearest name, where a folder to read, `called` so, does not exist."""
+    if not folder.exists():
+        siblings = [item.name for item in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        raise UsageError(f"{called}, {folder}, does not exist{did_you_mean(folder.name, siblings) or '; check the path'}")
+
+
+def check_apart(source: Path, out: Path, told: str, above: bool = True) -> None:
+    """Raise UsageError where a folder to write lies in the one to read, or, with `above`, around it.
+
+    `told`: what would come of it.
+    """
+    read, made = Path(os.path.realpath(source)), Path(os.path.realpath(out))
+    if made == read or read in made.parents or (above and made in read.parents):
+        raise UsageError(f"{out} and {source} lie inside one another, {told}; choose another output folder")
 
 
 def check_new(path: Path) -> None:

@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 from retrain.classify.manifest import MANIFEST_CSV, Manifest, Row
 from retrain.classify.names import safe_names
-from retrain.errors import BadImage, EnvironmentProblem, NothingUsable, UsageError, did_you_mean, from_os_error
+from retrain.errors import BadImage, EnvironmentProblem, NothingUsable, UsageError, from_os_error
 from retrain.images import Found, find, read_bytes
 from retrain.label import Labelled, Labeller
 from retrain.progress import SILENT, Progress
 from retrain.runner import Run, run_locally
 from retrain.settings import SCORE_DECIMALS, UNKNOWN
-from retrain.storage import folder_locked
+from retrain.storage import check_apart, check_folder, folder_locked
 
 _WINDOW = 8  # pictures under way per core; each holds its file's bytes, so fewer than where only features are kept
 _TEMPORARY = ".copy.tmp"
@@ -99,20 +99,12 @@ def classify(
 
 
 def _check_folders(images: Path, out: Path, sort: bool) -> None:
-    if not images.exists():
-        siblings = [item.name for item in images.parent.iterdir()] if images.parent.is_dir() else []
-        raise UsageError(
-            f"the folder to classify, {images}, does not exist{did_you_mean(images.name, siblings) or '; check the path'}"
-        )
+    check_folder(images, "the folder to classify")
     if not images.is_dir():
         raise UsageError(f"{images} is a file; to label single pictures: retrain label {images}")
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; give a folder for the copies")
-    source, target = Path(os.path.realpath(images)), Path(os.path.realpath(out))
-    if target == source or source in target.parents or (sort and target in source.parents):
-        raise UsageError(
-            f"{out} and {images} lie inside one another, copies would be read as pictures; choose another output folder"
-        )
+    check_apart(images, out, "copies would be read as pictures", above=sort)
 
 
 @contextlib.contextmanager

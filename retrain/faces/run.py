@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from retrain.errors import BadImage, EnvironmentProblem, NothingUsable, UsageError, did_you_mean, from_os_error
+from retrain.errors import BadImage, EnvironmentProblem, NothingUsable, UsageError, from_os_error
 from retrain.faces.crop import cut
 from retrain.faces.cuttings import Cut, Cutting, Cuttings
 from retrain.faces.detect import Detector, find_faces
 from retrain.images import OUT_OF_MEMORY, Found, decode, find, read_bytes
 from retrain.progress import SILENT, Progress
-from retrain.storage import folder_locked, write_new
+from retrain.storage import check_apart, check_folder, folder_locked, write_new
 
 
 @dataclass
@@ -75,20 +75,12 @@ def cut_faces(
 
 
 def _check_folders(photos: Path, out: Path) -> None:
-    if not photos.exists():
-        siblings = [item.name for item in photos.parent.iterdir()] if photos.parent.is_dir() else []
-        raise UsageError(
-            f"the folder of photos, {photos}, does not exist{did_you_mean(photos.name, siblings) or '; check the path'}"
-        )
+    check_folder(photos, "the folder of photos")
     if not photos.is_dir():
         raise UsageError(f"{photos} is a file; for the faces of single pictures: retrain label {photos} --faces")
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; give a folder for the faces")
-    source, target = Path(os.path.realpath(photos)), Path(os.path.realpath(out))
-    if target == source or source in target.parents or target in source.parents:
-        raise UsageError(
-            f"{out} and {photos} lie inside one another, faces would be read as photos; choose another output folder"
-        )
+    check_apart(photos, out, "faces would be read as photos")
 
 
 @contextlib.contextmanager
