@@ -434,6 +434,23 @@ def test_a_stop_that_comes_while_something_is_cleared_up_is_not_lost(number: int
     assert (done.returncode, done.stderr) == (code, told)
 
 
+def test_what_is_said_while_another_thread_drops_native_chatter_is_heard(room: Path) -> None:
+    code = (
+        "import os, threading, click, retrain.cli as cli\n"
+        "from retrain.quiet import native_chatter_dropped\n"
+        "dropping, said = threading.Event(), threading.Event()\n"
+        "def drop():\n"
+        "    with native_chatter_dropped(): dropping.set(); os.write(2, b'chatter'); said.wait(60)\n"
+        "def speak(**_):\n"
+        "    other = threading.Thread(target=drop); other.start(); dropping.wait(60)\n"
+        "    click.echo('heard', err=True); said.set(); other.join()\n"
+        "cli.label.callback = speak\n"
+        "cli.main(['label', 'pictures/red.png'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=room, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "heard\n")
+
+
 def test_a_limit_of_memory_that_is_too_low_for_anything_is_told_at_once(room: Path) -> None:
     """Below it OpenBLAS would end the process in words of its own."""
     resource = pytest.importorskip("resource")

@@ -126,10 +126,23 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         signal.signal(signal.SIGHUP, _stop)
     signal.signal(signal.SIGTERM, _stop)
     sys.unraisablehook = _unraisable
+    _speak_apart()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # file names may hold what the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     sys.exit(_run(argv))
+
+
+def _speak_apart() -> None:
+    """Write messages past descriptor 2: while one thread drops native chatter there, a line of another would be lost."""
+    try:
+        if sys.stderr is None or sys.stderr.fileno() != 2:  # closed, or somebody else's
+            return
+        sys.stderr.flush()
+        apart = os.dup(2)
+    except (OSError, ValueError):
+        return
+    sys.stderr = open(apart, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")  # noqa: SIM115
 
 
 def program() -> NoReturn:
