@@ -1,12 +1,14 @@
 """Label one picture: image -> scores. No TensorFlow."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from retrain import artifact, distortions, views
 from retrain.errors import BadImage, ModelRefused, UsageError
@@ -108,6 +110,23 @@ class Labeller:
                 raise ModelRefused(f"the backbone takes {runner.image_size} pixels, not {member.image_size}; train again")
         return runners
 
+    def warm_up(self) -> None:
+        """Make the networks ready, which the first picture would else wait for; raises ModelRefused."""
+        for number, member in enumerate(self.model.members):
+            self.logits(number, np.zeros((1, member.image_size, member.image_size, 3), np.uint8))
+
+    def has_maps(self) -> bool:
+        """Whether every network gives a spatial map, so that what a label rests on is found without trying parts out."""
+        size = max(member.image_size for member in self.model.members)
+        noise = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)  # of one colour, it might by chance
+        _, sights = self._look(lambda _size: Picture(Image.fromarray(noise), "PNG", size, size), 0, maps=True)
+        return all(sight.spatial is not None for sight in sights)
+
+    @property
+    def can_tell_unknown(self) -> bool:
+        """Whether it is ever called unknown that is unlike the training pictures."""
+        return self._nearest is not None and self._unknown > 0 and self._nearest.can_tell(self._unknown)
+
     def copy(self) -> "Labeller":
         """Return a labeller of the same model for another thread."""
         return Labeller(self.model, self._threads, nearest=self._nearest, unknown=self._unknown, tta=self._tta)
@@ -119,13 +138,20 @@ class Labeller:
         """
         return self.look(data, neighbours)[0]
 
+    def label_image(self, image: Image.Image) -> Labelled:
+        """Label a picture that is decoded already: upright, 8-bit RGB."""
+        return self._look(lambda _size: Picture(image, "PNG", *image.size), 0, maps=False)[0]
+
     def look(self, data: bytes, neighbours: int = 0, maps: bool = False) -> tuple[Labelled, list[Sight]]:
         """Label a picture, and return what each member saw of it as it is; with `maps`, their spatial maps, too."""
+        return self._look(lambda size: views.decode_for(data, size), neighbours, maps)
+
+    def _look(self, decoded: Callable[[int], Picture], neighbours: int, maps: bool) -> tuple[Labelled, list[Sight]]:
         pictures: dict[int, Picture] = {}  # decoded for each size: a smaller one for a smaller network
         total, sights = np.zeros(len(self.model.labels)), []
         for member, runner in zip(self.model.members, self._runners, strict=True):
             size = member.image_size
-            picture = pictures[size] = pictures.get(size) or views.decode_for(data, size)
+            picture = pictures[size] = pictures.get(size) or decoded(size)
             names = [member.view, *(views.distorted(member.view, one) for one in self._distortions)]
             pixels = np.stack([views.render(picture, name, member.image_size) for name in names])
             features, spatial = runner.features_and_map(pixels) if maps else (runner.features(pixels), None)

@@ -22,6 +22,7 @@ from retrain.cli.explain import explain
 from retrain.cli.faces import faces
 from retrain.cli.label import label
 from retrain.cli.options import Group
+from retrain.cli.serve import serve
 from retrain.cli.train import train
 from retrain.errors import EnvironmentProblem, Exit, RetrainError, Terminated
 
@@ -67,6 +68,7 @@ def cli(debug: bool) -> None:
       retrain evaluate tf_files/                 say how good the model is, and show where it errs
       retrain label image.jpg                    say what is on a picture
       retrain classify pictures/ classified/     copy each picture to <label>-<score>.jpg
+      retrain serve                              offer all that as a web page and a REST service
 
     \b
     Exit codes: 0 all inputs used; 1 a check that was asked for failed, or an internal error; 2 usage;
@@ -77,7 +79,7 @@ def cli(debug: bool) -> None:
         os.environ[_DEBUG] = "1"
 
 
-for _command in (train, check, evaluate, label, explain, classify, faces, backbones, completion):
+for _command in (train, check, evaluate, label, explain, classify, faces, serve, backbones, completion):
     cli.add_command(_command)
 
 

@@ -7,7 +7,7 @@ from retrain import facts
 from retrain.explain.explained import OCCLUSION, Explained
 from retrain.heat.region import WHOLE
 from retrain.images import Picture
-from retrain.label import Neighbour
+from retrain.label import Labelled, Neighbour
 from retrain.settings import SCORE_DECIMALS, UNKNOWN
 
 _NEARLY_THE_SAME = 0.97  # similarity, as near-duplicates are found in training
@@ -32,15 +32,23 @@ def remarks(explained: Explained, picture: Picture, size: int) -> list[Remark]:
     return [one for one in found if one.kind != "border" or explained.maps[0].within == WHOLE]
 
 
-def _of_model(explained: Explained) -> Iterator[Remark]:
-    labelled, first = explained.labelled, explained.maps[0]
+def remarks_without_map(labelled: Labelled, picture: Picture, size: int) -> list[Remark]:
+    """Return as many of them as can be told where it is not known what the label rests on."""
+    return [*_of_labelled(labelled), *_of_picture(facts.of_picture(picture, size))]
+
+
+def _of_labelled(labelled: Labelled) -> Iterator[Remark]:
     if labelled.unknown:
         yield Remark("unknown", "unlike all that the model has learnt from: no label may be right")
     near = labelled.neighbours[0] if labelled.neighbours else None
     if near and near.similarity >= _NEARLY_THE_SAME:
         said = f"{near.similarity:.{SCORE_DECIMALS}f}"
         yield Remark("near-duplicate", f"nearly the same as a training picture in {near.label} (similarity = {said})")
-    edges = first.region.edges
+
+
+def _of_model(explained: Explained) -> Iterator[Remark]:
+    yield from _of_labelled(explained.labelled)
+    edges = explained.maps[0].region.edges
     if edges:
         yield Remark("cropped", f"cropped, perhaps: the strongest evidence lies at the edge ({' and '.join(edges)})")
 
@@ -78,13 +86,15 @@ def as_json(explained: Explained, remarked: list[Remark]) -> dict[str, Any]:
         }
         for one in explained.maps
     ]  # fmt: skip
-    labelled = explained.labelled
+    seen = list(explained.maps[0].within)
+    return {**labelled_as_json(explained.labelled, remarked), "way": explained.way, "maps": maps, "seen": seen}
+
+
+def labelled_as_json(labelled: Labelled, remarked: list[Remark]) -> dict[str, Any]:
+    """Return as JSON values what is known of a picture without any map."""
     return {
         "labels": [{"label": score.label, "score": score.score} for score in labelled.scores],
         "runner_up": labelled.scores[1].label if len(labelled.scores) > 1 else None,
-        "way": explained.way,
-        "maps": maps,
-        "seen": list(explained.maps[0].within),
         "unknown": labelled.unknown,
         "typicality": labelled.typicality,
         "remarks": [remark._asdict() for remark in remarked],

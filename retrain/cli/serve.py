@@ -1,0 +1,123 @@
+"""`retrain serve`."""
+
+import re
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from retrain import __version__
+from retrain.cli.console import printable
+from retrain.cli.options import model_option, tta_option, unknown_option
+from retrain.errors import Exit, UsageError
+
+_MIB = 2**20
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9._-]*)(:[0-9]{1,5})?")
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*")
+
+
+@click.command(short_help="Offer a model as a web page and a REST service.")
+@model_option
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 for any that is free.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; the default is reached from this machine only. Any other needs --allow-host.",
+)
+@click.option(
+    "--allow-host",
+    "hosts",
+    multiple=True,
+    metavar="NAME[:PORT]",
+    help="Name by which browsers reach the server, such as demo.example.org; several times for several.",
+)
+@click.option(
+    "--root-path", default="", metavar="/PREFIX", help="What a proxy has in front of the addresses, such as /demo."
+)
+@click.option("--name", default="retrain", show_default=True, help="Name of the model in addresses: /v1/models/NAME.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Pictures worked on at a time.  [default: one a core]")
+@click.option(
+    "--queue",
+    type=click.IntRange(0, 100_000),
+    default=64,
+    show_default=True,
+    help="Requests that may wait; more are told 503.",
+)
+@click.option("--max-body", type=click.IntRange(1, 1024), default=32, show_default=True, help="Largest request, in MiB.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(1, 3600),
+    default=60.0,
+    show_default=True,
+    help="Seconds in which a request must have been sent.",
+)
+@click.option(
+    "--training-pictures/--no-training-pictures",
+    "pictures",
+    default=None,
+    help="Show small copies of the nearest training pictures.  [default: only where --host is this machine]",
+)
+@unknown_option
+@tta_option
+def serve(
+    model: Path, port: int, host: str, hosts: tuple[str, ...], root_path: str, name: str, workers: int | None, queue: int,
+    max_body: int, timeout: float, pictures: bool | None, unknown: float, tta: str,
+) -> int:  # fmt: skip
+    """Offer the model in TF_FILES/model as a web page, to drop pictures on, and as a REST service.
+
+    It goes on until Ctrl-C. When the model folder changes, as retrain train changes it, the new model is served, and no
+    request is lost. No picture that is sent is kept. It needs `pip install retrain[serve]`.
+
+    \b
+      retrain serve                                         then open http://127.0.0.1:8000/
+      curl --data-binary @image.jpg 127.0.0.1:8000/label
+      retrain serve --host 0.0.0.0 --allow-host demo.example.org
+    """
+    _check(host, hosts, root_path, name)
+    from retrain.serve import check_installed
+
+    check_installed()
+    from retrain.runner import cores
+    from retrain.serve.app import Life, Options, create_app
+    from retrain.serve.bodies import Limits
+    from retrain.serve.engine import Engine, Source
+    from retrain.serve.server import listen, run
+
+    local, life = host in _LOOPBACK, Life()
+    source = Source(model, unknown, tta, local if pictures is None else pictures)
+    engine = Engine(source, workers or cores(), queue)
+    # Every core is to have a few large requests at a time.
+    limits = Limits(max_body * _MIB, max(256, 2 * engine.cores * max_body) * _MIB, timeout)
+    app = create_app(engine, Options(name, __version__, hosts, root_path, limits), _log, life)
+    listening = listen(host, port)
+    if not local:
+        _log(f"warning: whoever reaches {host} can use this server; nobody is asked who they are")
+    at = f"[{host}]" if ":" in host else host
+    click.echo(f"serving {printable(str(model))} on http://{at}:{listening.getsockname()[1]}{root_path}/ (Ctrl-C ends it)")
+    sys.stdout.flush()
+    ended = run(app, listening, life)
+    _log(f"ended; {ended.cut} requests were cut off" if ended.cut else "ended; every request that had arrived was answered")
+    return Exit.INTERRUPTED if ended.signal == signal.SIGINT else Exit.TERMINATED
+
+
+def _check(host: str, hosts: tuple[str, ...], root_path: str, name: str) -> None:
+    if host not in _LOOPBACK and not hosts:
+        raise UsageError(
+            f"--host {host} opens the server to other machines; say by which name they reach it: --allow-host NAME"
+        )
+    for one in hosts:
+        if not _HOST.fullmatch(one):
+            raise UsageError(f"--allow-host {one} is no host name, such as demo.example.org or 192.168.1.5:8000")
+    if not _PREFIX.fullmatch(root_path):
+        raise UsageError(f"--root-path {root_path} is no path such as /demo, without a slash at its end")
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"--name {name} has other characters than letters, digits, dots, dashes and underscores")
+
+
+def _log(lines: str) -> None:
+    for line in lines.splitlines():
+        click.echo(f"retrain: {printable(line)}", err=True)
