@@ -21,7 +21,7 @@ help:
 	@echo 'make check         ruff, mypy, the import contracts, and whether generated pages are up to date'
 	@echo 'make docs          write docs/commands.md and docs/backbones.md again'
 	@echo 'make bench         run the scripts of benchmarks/; needs CORPORA=DIR FOLDS=DIR'
-	@echo 'make images        build the images retrain:train and retrain:runtime with CONTAINER_ENGINE'
+	@echo 'make images        build the images retrain:train, :runtime and :serve with CONTAINER_ENGINE'
 	@echo 'make lock          choose the versions that the images get anew (docker/requirements-*.txt)'
 	@echo 'make dist          build the package, wheel and source, into dist/'
 	@echo 'make clean         delete .venv and the caches of tools; models and labelled pictures stay'
@@ -115,10 +115,11 @@ RETRAIN_IMAGE ?= retrain
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' retrain/__init__.py)
 REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
-images: image-runtime image-train
+images: image-runtime image-serve image-train
 
+# Podman drops the check of health from images of its own format.
 image-%:
-	$(CONTAINER_ENGINE) build . -f docker/Dockerfile --target $* -t $(RETRAIN_IMAGE):$* $(if $(BASE),--build-arg BASE=$(BASE)) \
+	BUILDAH_FORMAT=docker $(CONTAINER_ENGINE) build . -f docker/Dockerfile --target $* -t $(RETRAIN_IMAGE):$* $(if $(BASE),--build-arg BASE=$(BASE)) \
 	  --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION)
 
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
@@ -126,7 +127,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 
 lock: $(VENV)/.installed
 	$(PIP) uv
-	$(LOCK) setup.cfg -c docker/constraints.txt -o docker/requirements-train.txt >/dev/null
+	$(LOCK) setup.cfg docker/requirements-runtime.in --extra serve -c docker/constraints.txt -o docker/requirements-train.txt >/dev/null
 	$(LOCK) docker/requirements-runtime.in -c docker/requirements-train.txt -o docker/requirements-runtime.txt >/dev/null
 	$(LOCK) docker/requirements-build.in -c docker/requirements-train.txt -o docker/requirements-build.txt >/dev/null
 

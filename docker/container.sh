@@ -1,16 +1,17 @@
 # shellcheck shell=bash
 # Sourced by the scripts beside it: run retrain in a container as the caller, with the caller's umask, a read-only root, no
-# network, and nothing of the machine but the files and folders that were named. They have the same paths in the
+# network unless it serves, and nothing of the machine but the files and folders that were named. They have the same paths in the
 # container as outside, so that messages and manifests are true on both sides. What can be set in the environment:
 #
 #   CONTAINER_ENGINE     docker or podman; else the first of them that is installed
-#   RETRAIN_IMAGE        name of the images, whose tags are train and runtime; else retrain
-#   RETRAIN_NETWORK      network of the container, such as bridge for downloads; else none
+#   RETRAIN_IMAGE        name of the images, whose tags are train, runtime and serve; else retrain
+#   RETRAIN_NETWORK      network of the container, such as bridge for downloads; else none, or what the engine takes to serve
 #   RETRAIN_CACHE_DIR    folder to keep downloaded and converted backbones in; else they are lost with the container
 
 readonly USAGE=2 REFUSED=5 ENVIRONMENT=6 # exit codes, as retrain's own
 usage=
 mounts=(--tmpfs /tmp)
+network=(--network "${RETRAIN_NETWORK:-none}")
 variables=()
 input=
 
@@ -131,7 +132,7 @@ in_container() { # TAG ARGUMENT...: run retrain in the image of that tag; exits 
     "$engine" image inspect "$image" >/dev/null 2>&1 ||
         fail $ENVIRONMENT "$engine has no image $image; build it with: make images"
     caller
-    local run=(run --rm --read-only --network "${RETRAIN_NETWORK:-none}")
+    local run=(run --rm --read-only "${network[@]}")
     # Where paths are labelled for SELinux, bind mounts could else not be read.
     run+=(--security-opt no-new-privileges --security-opt label=disable)
     if [ -t 0 ] && [ -t 1 ] && [ -t 2 ]; then run+=(--tty --interactive); elif [ "$input" ]; then run+=(--interactive); fi

@@ -8,11 +8,17 @@ import json
 import os
 import re
 import shutil
+import signal
+import socket
 import stat
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -36,7 +42,7 @@ def engine() -> str:
     found = os.environ.get("CONTAINER_ENGINE") or shutil.which("docker") or shutil.which("podman")
     assert found, "neither docker nor podman is installed"
     assert os.geteuid() == 0, "only root can give folders to other users: run these tests as root"
-    for tag in ("train", "runtime"):
+    for tag in ("train", "runtime", "serve"):
         there = subprocess.run([found, "image", "inspect", f"{IMAGE}:{tag}"], capture_output=True, check=False)
         assert there.returncode == 0, f"no image {IMAGE}:{tag}; run: make images"
     return found
@@ -104,7 +110,7 @@ def trained(engine: str, closed: list[str], tmp_path_factory: pytest.TempPathFac
 # What the images are
 
 
-@pytest.mark.parametrize("tag", ["train", "runtime"])
+@pytest.mark.parametrize("tag", ["train", "runtime", "serve"])
 def test_the_image_says_what_it_is(engine: str, tag: str) -> None:
     labels = json.loads(inspect(engine, f"{IMAGE}:{tag}", "{{json .Config.Labels}}"))
     start = "org.opencontainers.image."
@@ -122,6 +128,16 @@ def test_the_small_image_is_small_and_has_no_tensorflow(engine: str) -> None:
     assert len(json.loads(inspect(engine, f"{IMAGE}:runtime", "{{json .RootFS.Layers}}"))) >= 3
     find = "import importlib.util as u, sys; sys.exit(any(u.find_spec(n) for n in ('tensorflow', 'keras', 'pip')))"
     assert run(engine, "runtime", "-c", find, options=[*CLOSED, "--entrypoint", "python3"]).returncode == 0
+
+
+def test_the_image_that_serves_adds_nothing_but_how_to_ask_for_its_health(engine: str) -> None:
+    """A container that labels must not be called sick for not serving."""
+    layers, health, command = "{{json .RootFS.Layers}}", "{{json .Config.Healthcheck}}", "{{json .Config.Cmd}}"
+    assert inspect(engine, f"{IMAGE}:serve", layers) == inspect(engine, f"{IMAGE}:runtime", layers)
+    assert json.loads(inspect(engine, f"{IMAGE}:serve", health))["Test"] == ["CMD", "python3", "-m", "retrain.serve.health"]
+    assert json.loads(inspect(engine, f"{IMAGE}:serve", command))[0] == "serve"
+    for tag in ("runtime", "train"):
+        assert inspect(engine, f"{IMAGE}:{tag}", health) == "null"
 
 
 def test_training_in_the_small_image_is_refused_in_one_line(engine: str, tmp_path: Path) -> None:
@@ -231,6 +247,102 @@ def test_a_container_that_is_stopped_as_it_starts_ends_itself(
         subprocess.run([engine, "kill", "--signal", "TERM", name], capture_output=True, check=False)
         running.communicate(timeout=60) if running.poll() is None else None
     assert running.returncode == 143
+
+
+# What serves
+
+
+class Served(NamedTuple):
+    """A server in a container. `running`: the engine that waits for it; `name`: of the container."""
+
+    running: subprocess.Popen[str]
+    name: str
+    port: int
+
+    def get(self, path: str, data: bytes | None = None, **headers: str) -> bytes:
+        """Ask from outside."""
+        asked = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, headers)
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            return bytes(answer.read())
+
+
+@contextmanager
+def serving(name: str, line: list[object], port: int) -> Iterator[Served]:
+    """Start what serves, and wait until it does."""
+    words = list(map(str, line))
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            assert running.stdout and running.stdout.readline().startswith("serving "), running.communicate()
+            yield Served(running, name, port)
+        finally:
+            if running.poll() is None:
+                running.kill()
+
+
+@pytest.fixture
+def port() -> int:
+    """One that is free on this machine."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+@pytest.mark.parametrize("user", [None, FOREIGN], ids=["its own user", "a foreign user without a home"])
+def test_it_serves_with_nothing_to_write_and_ends_when_it_is_stopped(
+    engine: str, closed: list[str], trained: Path, port: int, user: tuple[int, int] | None
+) -> None:
+    name = f"retrain-test-serve-{os.getpid()}-{port}"
+    options = [option for option in closed if option not in ("--network", "none")]
+    line = [engine, "run", "--rm", "--name", name, *options, "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+    line += ["--publish", f"127.0.0.1:{port}:8000", "-v", f"{trained / 'model'}:/tf_files/model:ro"]
+    whole = [*line, f"{IMAGE}:serve"]
+    if user:
+        whole = [*line, "--user", "{}:{}".format(*user), "--entrypoint", "env", f"{IMAGE}:serve", "-u", "HOME", "retrain"]
+        whole += json.loads(inspect(engine, f"{IMAGE}:serve", "{{json .Config.Cmd}}"))
+    picture = ROOT / "test_data/ladybug.jpg"
+    with serving(name, whole, port) as served:
+        assert b"<title>" in served.get("/") and json.loads(served.get("/healthz")) == {"status": "ok"}
+        inside = {row["label"]: row["score"] for row in json.loads(served.get("/label", picture.read_bytes()))}
+        outside = {score.label: score.score for score in retrain.load(trained / "model").label(picture)}
+        assert inside == pytest.approx(outside, abs=1e-3)
+        assert all(
+            near["picture"] is None for near in json.loads(served.get("/explain", picture.read_bytes()))["neighbours"]
+        )
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            served.get("/about", Host="evil.example")
+
+        asks = [engine, "exec", name, "python3", "-m", "retrain.serve.health"]
+        assert subprocess.run(asks, capture_output=True, check=False).returncode == 0
+        assert subprocess.run([*asks, "8001"], capture_output=True, check=False).returncode == 1, "nobody listens there"
+
+        begun = time.monotonic()
+        subprocess.run([engine, "kill", "--signal", "TERM", name], capture_output=True, check=True)
+        _, errors = served.running.communicate(timeout=30)
+        assert served.running.returncode == 143 and time.monotonic() - begun < 10
+    assert "ended; every request that had arrived was answered" in errors and "Traceback" not in errors
+
+
+def test_the_script_serves_this_machine_with_training_pictures_and_a_new_model_once_it_is_there(
+    engine: str, trained: Path, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONTAINER_ENGINE", engine)
+    shutil.copytree(trained, folder := tmp_path / "my tf_files")
+    with serving("", [ROOT / "docker/serve.sh", folder, "--port", port, "--name", "pets"], port) as served:
+        found = json.loads(served.get("/explain", (ROOT / "test_data/ladybug.jpg").read_bytes()))
+        assert found["labels"][0]["label"] == "bugs"
+        assert all(near["picture"].startswith("data:image/") for near in found["neighbours"]) and found["neighbours"]
+
+        manifest = folder / "model/manifest.json"
+        (changed := folder / "model/new").write_bytes(manifest.read_bytes())
+        changed.replace(manifest)  # as a model is replaced
+        deadline, version = time.monotonic() + 20, ""
+        while version != "2":
+            assert time.monotonic() < deadline, "the new model is not served"
+            version = json.loads(served.get("/v1/models/pets"))["model_version_status"][0]["version"]
+            time.sleep(0.1)
+        served.running.send_signal(signal.SIGINT)
+        _, errors = served.running.communicate(timeout=30)
+        assert served.running.returncode == 130, errors
+    assert "the model was changed; version 2 is served now, 4 labels" in errors
 
 
 # The scripts

@@ -1,12 +1,19 @@
 """The scripts that run the images, as far as that shows without an engine; test_containers.py runs them for real."""
 
 import csv
+import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+
+from retrain.cli import cli
+from retrain.serve.health import DEFAULT_PORT
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCKER = ROOT / "docker"
@@ -74,7 +81,7 @@ def told(done: subprocess.CompletedProcess[str]) -> tuple[list[str], list[str]]:
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
 def test_shellcheck_finds_nothing() -> None:
-    assert len(SCRIPTS) >= 4
+    assert len(SCRIPTS) >= 5
     done = subprocess.run(
         ["shellcheck", "-x", *SCRIPTS, ROOT / ".ci/run"], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -183,6 +190,41 @@ def test_label_gives_the_model_and_each_picture_to_read_only(engine: Path, work:
     assert "--interactive" in told(run("label", "tf files", "-", engine=engine, cwd=work))[0]
 
 
+def test_serve_shows_its_page_to_this_machine_alone(engine: Path, work: Path) -> None:
+    (work / "tf files/reports").mkdir()
+    done = run("serve", "tf files", "--name", "pets", engine=engine, cwd=work)
+    options, line = told(done)
+    assert options[:5] == ["run", "--rm", "--read-only", "--publish", "127.0.0.1:8000:8000"] and "--network" not in options
+    mounts = [options[at + 1] for at, word in enumerate(options) if word == "--mount"]
+    assert mounts == [mount(work / "tf files" / name, "readonly") for name in ("model", "reports", "data")]
+    inside = ["--host", "0.0.0.0", "--port", "8000", "--allow-host", "localhost"]
+    assert line == [
+        "retrain:serve", "serve", "--model", str(work / "tf files/model"), *inside, "--name", "pets", "--training-pictures"
+    ]  # fmt: skip
+    assert done.stderr == "serve.sh: on this machine it is http://127.0.0.1:8000/\n"
+
+
+def test_serve_shows_no_training_pictures_to_other_machines(engine: Path, work: Path) -> None:
+    given = ("--host=0.0.0.0", "--port", "80", "--allow-host", "demo.example.org")
+    options, line = told(run("serve", "tf files", *given, engine=engine, cwd=work))
+    assert options[options.index("--publish") + 1] == "0.0.0.0:80:8000"
+    assert [options[at + 1] for at, word in enumerate(options) if word == "--mount"] == [
+        mount(work / "tf files/model", "readonly")
+    ]
+    assert line[-2:] == ["--allow-host", "demo.example.org"]
+    options, line = told(run("serve", "tf files", "--no-training-pictures", engine=engine, cwd=work))
+    assert options.count("--mount") == 1 and line[-1] == "--no-training-pictures"
+    options, line = told(run("serve", "tf files", *given, "--training-pictures", engine=engine, cwd=work))
+    assert mount(work / "tf files/data", "readonly") in options and line[-1] == "--training-pictures"
+
+
+def test_serve_on_a_named_network(engine: Path, work: Path) -> None:
+    options, line = told(run("serve", "tf files", "--port=81", engine=engine, cwd=work, RETRAIN_NETWORK="inner"))
+    assert options[3:7] == ["--network", "inner", "--publish", "127.0.0.1:81:8000"] and line[6:8] == ["--port", "8000"]
+    options, line = told(run("serve", "tf files", "--port=81", engine=engine, cwd=work, RETRAIN_NETWORK="host"))
+    assert "--publish" not in options and line[4:8] == ["--host", "127.0.0.1", "--port", "81"]
+
+
 def test_classify_makes_its_folder_unless_it_only_says_what_would_be(engine: Path, work: Path) -> None:
     _, line = told(run("classify", "tf files", "to label", "out/a", "--dry-run", engine=engine, cwd=work))
     assert not (work / "out").exists() and line[4:] == ["--dry-run", "--", str(work / "to label"), str(work / "out/a")]
@@ -232,6 +274,15 @@ def test_the_umask_goes_along(engine: Path, work: Path) -> None:
         ("label", ["tf files", "-", "--model", "x"], 2, "--model: the model is that of TF_FILES; give another TF_FILES"),
         ("train", ["tf files", "--test-dir", "nowhere"], 2, "nowhere does not exist; give a folder"),
         ("label", ["tf files"], 2, "usage: docker/label.sh TF_FILES IMAGE"),
+        ("serve", [], 2, "usage: docker/serve.sh TF_FILES"),
+        ("serve", ["to label"], 5, "no model in "),
+        ("serve", ["tf files", "--model", "x"], 2, "--model: the model is that of TF_FILES"),
+        ("serve", ["tf files", "--port", "0"], 2, "--port 0 is out of range; it goes from 1 to 65535"),
+        ("serve", ["tf files", "--port=65536"], 2, "--port 65536 is out of range"),
+        ("serve", ["tf files", "--port=8000:9"], 2, "--port 8000:9 is out of range"),
+        ("serve", ["tf files", "--port"], 2, "--port needs a value; usage: docker/serve.sh TF_FILES"),
+        ("serve", ["tf files", "--host", "demo.example.org"], 2, "--host demo.example.org is no address of this machine"),
+        ("serve", ["tf files", "--host", "0.0.0.0"], 2, "--host 0.0.0.0 opens the server to other machines"),
         ("label", ["to label", "a.jpg"], 5, "no model in "),
         ("classify", ["tf files", "to label"], 2, "usage: docker/classify.sh TF_FILES TEST_DATA CLASSIFIED"),
         ("classify", ["tf files", "nowhere", "out"], 2, "nowhere does not exist; give a folder"),
@@ -266,6 +317,50 @@ def test_no_engine_and_no_image_are_told(engine: Path, work: Path, tmp_path: Pat
 
 
 def test_help_is_no_mistake(engine: Path, work: Path) -> None:
-    for script in ("train", "label", "classify"):
+    for script in ("train", "label", "classify", "serve"):
         done = run(script, "--help", engine=engine, cwd=work)
         assert done.returncode == 0 and done.stdout.startswith(f"usage: docker/{script}.sh TF_FILES")
+
+
+# compose.yaml: `docker compose` is not here, which would say what it makes of it
+
+
+def composed() -> dict[str, Any]:
+    service: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["retrain"]
+    return service
+
+
+def test_the_demo_may_do_nothing_but_serve() -> None:
+    service = composed()
+    known = {
+        "image", "command", "ports", "volumes", "user", "read_only", "tmpfs", "cap_drop", "security_opt", "mem_limit",
+        "pids_limit", "healthcheck", "stop_grace_period", "restart",
+    }  # fmt: skip
+    assert set(service) == known, "keys of the compose specification"
+    assert service["read_only"] is True and service["cap_drop"] == ["ALL"] and service["user"] == "10001:10001"
+    assert service["security_opt"] == ["no-new-privileges:true"] and service["tmpfs"] == ["/tmp:size=16m"]
+    assert service["ports"] == ["127.0.0.1:8000:8000"], "the proxy alone reaches it"
+    (volume,) = service["volumes"]
+    assert volume["read_only"] is True and volume["source"] == "${TF_FILES:-./tf_files}/model", "a folder: models change"
+    assert all(isinstance(word, str) for word in service["command"])
+
+
+def test_the_demo_is_started_as_the_command_line_allows() -> None:
+    words = [re.sub(r"\$\{\w+:-(.*?)\}", r"\1", word) for word in composed()["command"]]
+    command = cli.commands[words[0]]
+    options = command.make_context(words[0], words[1:]).params
+    assert options["hosts"] == ("demo.example.org",) and (options["host"], options["port"]) == ("0.0.0.0", 8000)
+    assert str(options["model"]) == composed()["volumes"][0]["target"]
+
+
+def test_the_image_and_the_demo_are_asked_for_their_health_alike() -> None:
+    service, dockerfile = composed(), (DOCKER / "Dockerfile").read_text()
+    (asked,) = re.findall(r"^HEALTHCHECK (.*) CMD (\[.*\])$", dockerfile, re.MULTILINE)
+    health = service["healthcheck"]
+    assert health["test"] == ["CMD", *json.loads(asked[1])] == ["CMD", "python3", "-m", "retrain.serve.health"]
+    options = dict(re.findall(r"--([a-z-]+)=(\w+)", asked[0]))
+    assert options == {name.replace("_", "-"): health[name] for name in health if name != "test"}
+    (line,) = re.findall(r'^CMD (\["serve".*\])$', dockerfile, re.MULTILINE)
+    served = cli.commands["serve"].make_context("serve", json.loads(line)[1:]).params
+    assert served["host"] == "0.0.0.0" and served["port"] == DEFAULT_PORT
+    assert re.findall(r"^EXPOSE (\d+)$", dockerfile, re.MULTILINE) == [str(DEFAULT_PORT)]

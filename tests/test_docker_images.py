@@ -12,7 +12,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 DOCKER = ROOT / "docker"
 LOCKS = sorted(DOCKER.glob("requirements-*.txt"))
-IMPORT_NAMES = {"pillow": "PIL", "ai-edge-litert": "ai_edge_litert"}
+IMPORT_NAMES = {
+    "pillow": "PIL",
+    "ai-edge-litert": "ai_edge_litert",
+    "python-multipart": "python_multipart",
+    "prometheus-client": "prometheus_client",
+}
 
 
 def pins(lock: Path) -> dict[str, set[str]]:
@@ -35,8 +40,9 @@ def test_every_requirement_has_one_version_and_hashes(lock: Path) -> None:
 def test_the_image_that_trains_has_all_that_the_package_asks_for() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    asked = re.findall(r"^([a-z0-9-]+)", setup["options"]["install_requires"], re.MULTILINE)
-    assert set(asked) - set(pins(DOCKER / "requirements-train.txt")) == set() and len(asked) > 10
+    asked = setup["options"]["install_requires"] + setup["options.extras_require"]["serve"]
+    names = re.findall(r"^([a-z0-9-]+)", asked, re.MULTILINE)
+    assert set(names) - set(pins(DOCKER / "requirements-train.txt")) == set() and len(names) > 14
 
 
 def test_both_images_have_the_same_versions() -> None:
@@ -46,7 +52,7 @@ def test_both_images_have_the_same_versions() -> None:
 
 
 def test_the_small_image_has_what_labelling_imports() -> None:
-    modules = ("label", "model", "artifact", "runner", "images", "views", "storage", "quiet", "classify", "cli")
+    modules = ("label", "model", "artifact", "runner", "images", "views", "storage", "quiet", "classify", "serve", "cli")
     files = [file for name in modules for file in (ROOT / "retrain").glob(f"{name}*")]
     sources = [source for file in files for source in (sorted(file.glob("*.py")) if file.is_dir() else [file])]
     imported = set()
@@ -56,7 +62,7 @@ def test_the_small_image_has_what_labelling_imports() -> None:
         elif isinstance(node, ast.ImportFrom):
             imported.add((node.module or "").partition(".")[0])
     there = {IMPORT_NAMES.get(name, name) for name in pins(DOCKER / "requirements-runtime.txt")}
-    assert imported - there - sys.stdlib_module_names == {"retrain"} and {"numpy", "PIL", "click"} <= imported
+    assert imported - there - sys.stdlib_module_names == {"retrain"} and {"numpy", "PIL", "click", "uvicorn"} <= imported
 
 
 def test_what_the_images_copy_is_sent_to_the_engine() -> None:

@@ -19,23 +19,25 @@ from tests.test_backbones import weights_drawn_for
 from tests.tfhub_stand_in import HOST, StandIn, standing_in
 
 ROOT = Path(__file__).resolve().parent.parent
-# Generated from the command line itself; no page to type from; run by tests/test_containers.py.
-ELSEWHERE = {"commands.md", "design.md", "docker.md"}
+# Generated from the command line itself; no page to type from; run by tests/test_containers.py; asks a server, see below.
+ELSEWHERE = {"commands.md", "design.md", "docker.md", "serve.md"}
 PAGES = [ROOT / "README.md", *(path for path in sorted((ROOT / "docs").glob("*.md")) if path.name not in ELSEWHERE)]
 
 # What other tests, or CI, type.
 RUN_ELSEWHERE = {
     r"(docker/|docker run |ls classified)": "tests/test_containers.py",
+    r"curl -s .*127\.0\.0\.1:8000/": "below, with a server",
     r"make (demo|test|images|install)$": ".ci/run",
     r"sudo apt install [a-z0-9 -]+$": ".ci/run installs these",
     r"pip install (--no-deps )?dist/retrain-\*\.whl$": "tests/test_release.py",
-    r"pip install ai-edge-litert ": "tests/test_release.py",
+    r"pip install (ai-edge-litert|starlette) ": "tests/test_release.py",
     r"(python3 -m venv ~/retrain|~/retrain/bin/pip install \.)$": "tests/test_release.py",
     r"\. \.venv/bin/activate$": "tests/test_release.py, in another folder",
     r"pip install 'tensorflow\[and-cuda\]'$": "tests/test_release.py, with --dry-run",
 }
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+ASKED = re.compile(r"^curl |^echo .*\| curl ")
 TYPED = re.compile(r"(?:^|\| *)retrain |^(?:cat|cp|cut|echo|ls|mkdir) ")
 # Ends with 3 where it found something, and that is what the pages show.
 MAY_FIND = re.compile(r"retrain check (?!.*--(?:apply|undo))")
@@ -226,6 +228,34 @@ def test_what_a_page_says_to_type_runs_and_prints_what_it_shows(
         assert not step.python or unprinted(step.typed[0], printed) == [], told
     # Nothing else, either: nothing is downloaded unless it was asked for.
     assert tfhub.asked == [address for addresses in to_ask for address in addresses]
+
+
+@pytest.mark.weights
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+def test_what_the_page_of_the_service_says_to_ask_gets_the_answer_that_it_shows(with_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(with_model, tmp_path, dirs_exist_ok=True)
+    shutil.copy(ROOT / "README.md", tmp_path)
+    line = [sys.executable, "-m", "retrain", "serve", "--port", "0"]
+    with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        said = server.stdout.readline()
+        page = (ROOT / "docs" / "serve.md").read_text()
+        assert re.sub(r":\d+/", ":8000/", said) in page
+        (port,) = re.findall(r":(\d+)/", said)
+        todo = steps(page.replace("127.0.0.1:8000", f"127.0.0.1:{port}"), ASKED)
+        assert len(todo) > 8 and sum(step.python for step in todo) > 2
+        try:
+            for step in todo:
+                printed: tuple[str, ...] = ()
+                for words in ([sys.executable, "-c", line] if step.python else in_shell(line) for line in step.typed):
+                    printed += run(words, tmp_path)
+                told = "\n".join((*step.typed, "printed:", *printed))
+                assert step.shown is None or agree(step.shown, printed), told
+                assert not step.python or unprinted(step.typed[0], printed) == [], told
+        finally:
+            server.terminate()
+            _, errors = server.communicate(timeout=30)
+        assert server.returncode == 143 and errors in page, "what it says as it ends"
 
 
 # --- whether all that would find a mistake

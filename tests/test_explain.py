@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import retrain as package
-from retrain import backbones
+from retrain import backbones, facts
 from retrain.backbones import Backbone
 from retrain.errors import ModelRefused, UsageError
 from retrain.explain import Explained, Explainer, panel, words
@@ -248,7 +248,7 @@ def test_the_label_is_told_apart_from_what_was_asked_for(explainer: Explainer) -
 
 
 def remarks(explainer: Explainer, data: bytes, label: str = "red") -> dict[str, str]:
-    found = words.remarks(explainer.explain(data, [label]), decode(data), len(data))
+    found = words.remarks(explainer.explain(data, [label]), facts.of_picture(decode(data), len(data)))
     return {one.kind: one.words for one in found}
 
 

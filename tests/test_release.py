@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from email import message_from_string
@@ -197,6 +198,7 @@ def test_the_wheel_has_the_package_and_nothing_else(archives: Archives) -> None:
     about = f"retrain-{retrain.__version__}.dist-info/"
     package = {name for name in tracked() if name.startswith("retrain/")}
     assert "retrain/py.typed" in package and {name for name in found if not name.startswith(about)} == package
+    assert {f"retrain/serve/page/{name}" for name in ("index.html", "page.js", "page.css", "icon.svg")} <= found
     assert {name.removeprefix(about) for name in found if name.startswith(about)} == {
         "METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt",
     }  # fmt: skip
@@ -233,10 +235,11 @@ def test_two_builds_are_the_same_bytes_and_so_is_the_wheel_that_is_made_from_the
 
 
 PAGE = ROOT / "docs" / "install.md"
-MADE, WHEEL, LABELS_ONLY = (
+MADE, WHEEL, LABELS_ONLY, SERVES = (
     r"python3 -m venv|~/retrain/bin/pip",
     r"pip install dist/",
     r"pip install --no-deps|pip install ai-",
+    r"pip install starlette",
 )
 
 
@@ -279,6 +282,13 @@ def names(requirements: list[str]) -> list[str]:
 def test_the_page_names_the_packages_that_labelling_takes(archives: Archives) -> None:
     (told,) = re.findall(r"^pip install (ai-edge-litert .*)$", PAGE.read_text(), re.MULTILINE)
     assert sorted(told.split()) == names(for_labelling(archives.wheel))
+    (told,) = re.findall(r"^pip install (starlette .*)$", PAGE.read_text(), re.MULTILINE)
+    serving = [
+        line
+        for line in metadata(archives.wheel).get_all("Requires-Dist", [])
+        if "extra == 'serve'" in line.replace('"', "'")
+    ]
+    assert sorted(told.split()) == names(serving)
 
 
 @release
@@ -304,9 +314,39 @@ def test_the_wheel_labels_in_an_environment_without_tensorflow(archives: Archive
     loaded = start("python", "-c", f"import retrain; print(retrain.load('model').label({str(red)!r})[0].label)")
     assert (loaded.returncode, loaded.stdout) == (0, "red\n"), loaded.stderr
 
+    serve = start("retrain", "serve", "--model", "model")
+    assert serve.returncode == 6 and serve.stderr.startswith("retrain: serving needs starlette, uvicorn"), serve.stderr
+
     train = start("retrain", "train", trained)
     assert train.returncode == 6 and train.stderr.startswith("retrain: tensorflow and keras not found"), train.stderr
     assert len(train.stderr.splitlines()) == 1
+
+
+@release
+@in_git
+def test_the_wheel_serves_its_page_in_an_environment_without_tensorflow(
+    archives: Archives, trained: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "dist").mkdir()
+    shutil.copy(archives.wheel, tmp_path / "dist")
+    made, *others = typed(MADE, LABELS_ONLY, SERVES)
+    environment(tmp_path, made, *others[1:])
+    line = [tmp_path / "home" / "retrain" / "bin" / "retrain", "serve", "--model", trained / "model", "--port", "0"]
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    with subprocess.Popen(
+        list(map(str, line)), cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout
+        address = re.findall(r"http://\S+", server.stdout.readline())
+        try:
+            assert address, server.communicate()
+            for path in (ROOT / "retrain" / "serve" / "page").iterdir():
+                with urllib.request.urlopen(address[0] + path.name.replace("index.html", ""), timeout=30) as answer:
+                    assert answer.read() == path.read_bytes(), path.name
+        finally:
+            server.terminate()
+            server.communicate(timeout=30)
+    assert server.returncode == 143
 
 
 @release

@@ -59,7 +59,7 @@ def explain(
       retrain explain image.jpg --output both.png --label elsa --label anna
       retrain explain image.jpg --output lines.png --guided
     """
-    from retrain import artifact
+    from retrain import artifact, facts
     from retrain.explain import Explainer, words
     from retrain.images import decode
     from retrain.label import of
@@ -82,7 +82,7 @@ def explain(
         whole = decode(data)
     except BadImage as problem:
         raise NothingUsable(f"{image} cannot be used: {problem}; choose another picture") from None
-    remarked = words.remarks(explained, whole, len(data))
+    remarked = words.remarks(explained, facts.of_picture(whole, len(data)))
     files = Whereabouts(Layout(Path(os.path.normpath(model / os.pardir))))
     if output is not None:
         write_new(output, _encoded(_drawn(explainer.model, explained, whole.image, guided, weights), output))

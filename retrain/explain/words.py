@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 from retrain import facts
 from retrain.explain.explained import OCCLUSION, Explained
 from retrain.heat.region import WHOLE
-from retrain.images import Picture
 from retrain.label import Labelled, Neighbour
 from retrain.settings import SCORE_DECIMALS, UNKNOWN
 
@@ -25,16 +24,16 @@ class Remark(NamedTuple):
         return self.words
 
 
-def remarks(explained: Explained, picture: Picture, size: int) -> list[Remark]:
-    """Return what is odd about a picture. `picture`: it, decoded; `size`: of its file, in bytes."""
-    found = [*_of_model(explained), *_of_picture(facts.of_picture(picture, size))]
+def remarks(explained: Explained, of: facts.Facts) -> list[Remark]:
+    """Return what is odd about a picture. `of`: the facts of the whole of it, not of a smaller copy."""
+    found = [*_of_model(explained), *_of_picture(of)]
     # The model does not see borders that it cuts off.
     return [one for one in found if one.kind != "border" or explained.maps[0].within == WHOLE]
 
 
-def remarks_without_map(labelled: Labelled, picture: Picture, size: int) -> list[Remark]:
+def remarks_without_map(labelled: Labelled, of: facts.Facts) -> list[Remark]:
     """Return as many of them as can be told where it is not known what the label rests on."""
-    return [*_of_labelled(labelled), *_of_picture(facts.of_picture(picture, size))]
+    return [*_of_labelled(labelled), *_of_picture(of)]
 
 
 def _of_labelled(labelled: Labelled) -> Iterator[Remark]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from retrain import facts
 from retrain.explain import Explainer, words
 from retrain.heat.region import WHOLE
 from retrain.images import decode
@@ -24,15 +25,16 @@ def explained(data: bytes, labeller: Labeller, serving: Serving, wanted: list[st
     have. `maps`: whether to find out where what speaks for them lies.
     """
     whole = decode(data)
+    of, size = facts.of_picture(whole, len(data)), {"width": whole.width, "height": whole.height}
+    del whole  # it is decoded again, for the network, and one of 64 megapixels takes hundreds of megabytes
     sentence, seen = None, {"way": None, "maps": [], "seen": list(WHOLE)}
     if maps:
         found = Explainer(labeller).explain(data, wanted, NEIGHBOURS)
-        said = words.as_json(found, words.remarks(found, whole, len(data)))
+        said = words.as_json(found, words.remarks(found, of))
         sentence, labelled = str(found.maps[0].region), found.labelled
     else:
         labelled = labeller.label_bytes(data, NEIGHBOURS)
-        said = words.labelled_as_json(labelled, words.remarks_without_map(labelled, whole, len(data))) | seen
-    size = {"width": whole.width, "height": whole.height}
+        said = words.labelled_as_json(labelled, words.remarks_without_map(labelled, of)) | seen
     return {**said, "said": sentence, "neighbours": _neighbours(labelled, serving), **size}
 
 
