@@ -20,7 +20,8 @@ def native_chatter_dropped() -> Iterator[None]:
         yield
         return
     with _LOCK:
-        sys.stderr.flush()
+        if sys.stderr is not None:  # started with it closed
+            sys.stderr.flush()
         try:
             kept = os.dup(2)
         except OSError:  # started with stderr closed

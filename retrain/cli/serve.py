@@ -1,9 +1,14 @@
 """`retrain serve`."""
 
+import contextlib
+import math
+import os
 import re
 import signal
 import sys
+import threading
 from pathlib import Path
+from queue import SimpleQueue
 
 import click
 
@@ -13,6 +18,8 @@ from retrain.cli.options import model_option, tta_option, unknown_option
 from retrain.errors import Exit, UsageError
 
 _MIB = 2**20
+_MOST_LINES = 10_000  # that wait to be written
+_LAST_WORDS = 1.0  # seconds
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9._-]*)(:[0-9]{1,5})?")
@@ -77,7 +84,7 @@ def serve(
       curl --data-binary @image.jpg 127.0.0.1:8000/label
       retrain serve --host 0.0.0.0 --allow-host demo.example.org
     """
-    _check(host, hosts, root_path, name)
+    _check(host, hosts, root_path, name, timeout)
     from retrain.serve import check_installed
 
     check_installed()
@@ -87,24 +94,27 @@ def serve(
     from retrain.serve.engine import Engine, Source
     from retrain.serve.server import listen, run
 
-    local, life = host in _LOOPBACK, Life()
+    _occupy()
+    local, life, log = host in _LOOPBACK, Life(), _Log()
     source = Source(model, unknown, tta, local if pictures is None else pictures)
     engine = Engine(source, workers or cores(), queue)
     # Every core is to have a few large requests at a time.
     limits = Limits(max_body * _MIB, max(256, 2 * engine.cores * max_body) * _MIB, timeout)
-    app = create_app(engine, Options(name, __version__, hosts, root_path, limits), _log, life)
+    app = create_app(engine, Options(name, __version__, hosts, root_path, limits), log, life)
     listening = listen(host, port)
     if not local:
-        _log(f"warning: whoever reaches {host} can use this server; nobody is asked who they are")
+        log(f"warning: whoever reaches {host} can use this server; nobody is asked who they are")
     at = f"[{host}]" if ":" in host else host
     click.echo(f"serving {printable(str(model))} on http://{at}:{listening.getsockname()[1]}{root_path}/ (Ctrl-C ends it)")
-    sys.stdout.flush()
     ended = run(app, listening, life)
-    _log(f"ended; {ended.cut} requests were cut off" if ended.cut else "ended; every request that had arrived was answered")
+    log(f"ended; {ended.cut} requests were cut off" if ended.cut else "ended; every request that had arrived was answered")
+    log.close()
     return Exit.INTERRUPTED if ended.signal == signal.SIGINT else Exit.TERMINATED
 
 
-def _check(host: str, hosts: tuple[str, ...], root_path: str, name: str) -> None:
+def _check(host: str, hosts: tuple[str, ...], root_path: str, name: str, timeout: float) -> None:
+    if math.isnan(timeout):  # NaN, from a variable that went wrong
+        raise UsageError("--timeout nan is no number; give seconds, such as 60")
     if host not in _LOOPBACK and not hosts:
         raise UsageError(
             f"--host {host} opens the server to other machines; say by which name they reach it: --allow-host NAME"
@@ -118,6 +128,35 @@ def _check(host: str, hosts: tuple[str, ...], root_path: str, name: str) -> None
         raise UsageError(f"--name {name} has other characters than letters, digits, dots, dashes and underscores")
 
 
-def _log(lines: str) -> None:
-    for line in lines.splitlines():
-        click.echo(f"retrain: {printable(line)}", err=True)
+def _occupy() -> None:
+    """Have descriptors 0 to 2 lead somewhere, if to nowhere: started with one closed, a connection would get its number."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+
+
+class _Log:
+    """Writes lines to standard error in a thread of its own: where nobody reads them, the server goes on all the same."""
+
+    def __init__(self) -> None:
+        self._lines: SimpleQueue[str | None] = SimpleQueue()
+        self._writing = threading.Thread(target=self._write, daemon=True)
+        self._writing.start()
+
+    def __call__(self, lines: str) -> None:
+        if self._lines.qsize() < _MOST_LINES:
+            for line in lines.splitlines():
+                self._lines.put(f"retrain: {printable(line)}\n")
+
+    def _write(self) -> None:
+        while (line := self._lines.get()) is not None:
+            # Not through the stream, whose lock would be held while nobody reads.
+            with contextlib.suppress(OSError, AttributeError, ValueError):
+                left = line.encode(errors="backslashreplace")
+                while left:
+                    left = left[os.write(sys.stderr.fileno(), left) :]
+
+    def close(self) -> None:
+        """Wait until all is written, if it can be."""
+        self._lines.put(None)
+        self._writing.join(_LAST_WORDS)

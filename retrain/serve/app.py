@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from retrain.errors import BadImage, UsageError
 from retrain.explain.explained import ACTIVATION, OCCLUSION
-from retrain.label import Labeller
+from retrain.label import Labelled, Labeller
 from retrain.serve import answers, metrics, openapi, predict
 from retrain.serve.bodies import Bodies, Limits, busy, picture
 from retrain.serve.engine import Busy, Engine, Serving, Timed
@@ -108,9 +108,9 @@ class _Service:
             (model, "GET", self.status),
             (model + "/metadata", "GET", self.metadata),
             (model + ":predict", "POST", self.predict),
-            (model + "/versions/{version:int}", "GET", self.status),
-            (model + "/versions/{version:int}/metadata", "GET", self.metadata),
-            (model + "/versions/{version:int}:predict", "POST", self.predict),
+            (model + "/versions/{version:str}", "GET", self.status),
+            (model + "/versions/{version:str}/metadata", "GET", self.metadata),
+            (model + "/versions/{version:str}:predict", "POST", self.predict),
             ("/healthz", "GET", self.health),
             ("/metrics", "GET", self.counts),
             ("/openapi.json", "GET", self.openapi),
@@ -138,7 +138,7 @@ class _Service:
 
         def task(data: bytes, labeller: Labeller, _serving: Serving) -> tuple[bytes, bool]:
             labelled = labeller.label_bytes(data)
-            self.metrics.labelled(labelled.scores[0].label, labelled.unknown)
+            self._count(labelled)
             return json.dumps(answers.labels(labelled, top)).encode(), labelled.unknown
 
         (body, unknown), _ = await self._of_picture(request, task)
@@ -159,11 +159,16 @@ class _Service:
     async def predict(self, request: Request) -> Response:
         """Answer a client of TensorFlow Serving."""
         self._check_model(request)
+
+        def task(labeller: Labeller, serving: Serving) -> bytes:
+            return json.dumps(predict.predict(body, labeller, serving, self._count)).encode()
+
         async with self._bodies.of(request) as body:
-            found, _ = await self._run(
-                lambda labeller, serving: json.dumps(predict.predict(body, labeller, serving)).encode()
-            )
+            found, _ = await self._run(task)
         return Response(found, media_type=JSON)
+
+    def _count(self, labelled: Labelled) -> None:
+        self.metrics.labelled(labelled.scores[0].label, labelled.unknown)
 
     async def status(self, request: Request) -> Response:
         """Say whether the model is served."""
@@ -204,7 +209,7 @@ class _Service:
 
     def _check_model(self, request: Request) -> None:
         known = request.path_params["name"] == self._options.name
-        if not known or request.path_params.get("version") not in (None, self._engine.serving.version):
+        if not known or request.path_params.get("version") not in (None, str(self._engine.serving.version)):
             raise Refused(HTTPStatus.NOT_FOUND, "not-found", "no such model is served, or not in that version")
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 
 from retrain import artifact, label
 from retrain.artifact import MANIFEST, Artifact
-from retrain.errors import BadImage, ModelRefused
+from retrain.errors import BadImage
 from retrain.label import Labeller
 from retrain.serve.thumbnails import Thumbnails
 from retrain.storage import Layout
@@ -120,7 +120,7 @@ class Engine:
         Requests go on with the model before until the new one is ready, and where the new one is refused. `told` gets a
         line for each.
         """
-        tried = 0.0
+        tried, complaint = 0.0, ""
         seen = self._stamp
         while True:
             await asyncio.sleep(every)
@@ -132,11 +132,13 @@ class Engine:
             seen, tried = now, time.monotonic()
             try:
                 serving = await asyncio.to_thread(self._load)
-            except (ModelRefused, OSError, MemoryError) as error:
-                self.refused = True
-                told(f"the model was changed and cannot be used, the one before is served on: {error or 'out of memory'}")
+            except Exception as error:  # noqa: BLE001  whatever it is, the next model may be better
+                self.refused, said = True, str(error) or type(error).__name__
+                if said != complaint:  # once, however often it is tried
+                    told(f"the model was changed and cannot be used, the one before is served on: {said}")
+                complaint = said
                 continue
-            self._stamp, self.serving, self.refused = now, serving, False
+            self._stamp, self.serving, self.refused, complaint = now, serving, False, ""
             told(f"the model was changed; version {serving.version} is served now, {len(serving.model.labels)} labels")
 
     def close(self) -> None:

@@ -76,6 +76,8 @@ class Guard:
 
         try:
             self._check({**scope, "path": self._path(scope)})
+            if scope["path"] and scope["path"] == self._root_path:  # or the page would look for its files one folder higher
+                raise Refused(HTTPStatus.PERMANENT_REDIRECT, "moved", "it is below", {"location": f"{self._root_path}/"})
             await self._app(own, receive, answer)
         except Refused as refused:
             if not status:
@@ -103,6 +105,10 @@ class Guard:
 
     def _check(self, scope: Scope) -> None:
         """Raise Refused for a request that is for another host, or from another site."""
+        if _values(scope, b"transfer-encoding") and _values(scope, b"content-length"):
+            # A proxy may believe the one and this server the other: what follows might pass for a request of its own.
+            words = "the request gives its length in two ways"
+            raise Refused(HTTPStatus.BAD_REQUEST, "bad-request", words, {"connection": "close"})
         if scope["path"] == _PROBE and scope["method"] in ("GET", "HEAD"):
             return
         host = self._host(_values(scope, b"host"))
@@ -149,6 +155,6 @@ def _values(scope: Scope, name: bytes) -> list[str]:
 async def _refuse(refused: Refused, send: Send) -> None:
     body = refused.body
     headers = {"content-type": "application/json", "content-length": str(len(body)), **refused.headers}
-    encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+    encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": int(refused.status), "headers": encoded})
     await send({"type": "http.response.body", "body": body})

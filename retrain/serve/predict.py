@@ -9,6 +9,7 @@ The interface: https://www.tensorflow.org/tfx/serving/api_rest.
 import base64
 import binascii
 import json
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -24,12 +25,15 @@ SIGNATURES = {"serving_default": "image_bytes", "image": "image"}  # and the inp
 OUTPUT = "scores"
 _MOST_PICTURES = 64  # of one request
 # Python takes some 100 bytes for a list, and a picture of 224 pixels has 50,000 of them.
-_MOST_LISTS, _MOST_VALUES = 1_000_000, 4_000_000
+_MOST_LISTS, _MOST_VALUES, _MOST_NAMES = 1_000_000, 4_000_000, 1000
 _LONGEST_SIDE = 4096
 
 
-def predict(body: bytes, labeller: Labeller, serving: Serving) -> dict[str, Any]:
-    """Answer a request; raises Refused, 400 for one that cannot be understood or has a picture that cannot be used."""
+def predict(body: bytes, labeller: Labeller, serving: Serving, counted: Callable[[Labelled], None]) -> dict[str, Any]:
+    """Answer a request; raises Refused, 400 for one that cannot be understood or has a picture that cannot be used.
+
+    `counted` is given what was found of each picture, of a request that is answered.
+    """
     asked = _parsed(body)
     signature = asked.get("signature_name", "serving_default")
     if signature not in (*SIGNATURES, ""):
@@ -42,12 +46,16 @@ def predict(body: bytes, labeller: Labeller, serving: Serving) -> dict[str, Any]
         raise _wrong("there is no picture in it")
     if len(values) > _MOST_PICTURES:
         raise _wrong(f"a request may have at most {_MOST_PICTURES} pictures")
-    found = [_scores(_labelled(value, place, labeller), serving) for place, value in enumerate(values)]
+    labelled = [_labelled(value, place, labeller) for place, value in enumerate(values)]
+    for one in labelled:
+        counted(one)
+    found = [_scores(one, serving) for one in labelled]
     return {"predictions": found} if rows else {"outputs": found}
 
 
 def _parsed(body: bytes) -> dict[str, Any]:
-    if body.count(b"[") + body.count(b"{") > _MOST_LISTS or body.count(b",") > _MOST_VALUES:
+    lists, values, names = (sum(map(body.count, signs)) for signs in ((b"[", b"{"), (b",",), (b":",)))
+    if lists > _MOST_LISTS or values > _MOST_VALUES or names > _MOST_NAMES:
         raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", 'too many values; send pictures as {"b64": "..."}')
     try:
         asked = json.loads(body)

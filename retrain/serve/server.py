@@ -18,12 +18,14 @@ from retrain.errors import EnvironmentProblem
 from retrain.serve.app import Life
 
 _BACKLOG = 1024
+_ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _REFUSED = (
     b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n"
     b"x-content-type-options: nosniff\r\n%s\r\n%s"
 )
 _TOO_SLOW = b'{"error": "too-slow: the head of the request was not sent in time", "id": "too-slow"}'
 _TOO_MANY = b'{"error": "busy: too many connections; try again", "id": "busy"}'
+_NO_HTTP = b'{"error": "bad-request: this is no HTTP request, or a very large one", "id": "bad-request"}'
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin, or turn away where there are too many."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # else what is left of an answer could wait for ever for a client to take it
         if len(self.connections) > self.deadlines.connections:
             self._end(b"503 Service Unavailable", _TOO_MANY, b"retry-after: 1\r\n")
             return
@@ -90,6 +93,10 @@ class Connection(H11Protocol):
         """Go on."""
         _cancel(self._stuck)
         super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what cannot be understood."""
+        self._end(b"400 Bad Request", _NO_HTTP)
 
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
@@ -126,8 +133,9 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Hear SIGINT and SIGTERM; whoever runs the server decides what they are worth after it."""
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Hear what asks for an end; whoever runs the server decides what that is worth after it."""
+        asking = [number for number in _ENDINGS if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self.handle_exit) for number in asking}
         try:
             yield
         finally:
@@ -171,7 +179,8 @@ def listen(host: str, port: int) -> socket.socket:
 
 def run(app: ASGIApp, listening: socket.socket, life: Life, deadlines: Deadlines = Deadlines()) -> Ended:
     """Serve until a signal asks for an end."""
-    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # it would write a line for every malformed request
+    for name in ("uvicorn", "python_multipart"):  # they would write a line for every malformed request
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     kind: Any = type("OwnConnection", (Connection,), {"deadlines": deadlines})
     config = uvicorn.Config(
         app,

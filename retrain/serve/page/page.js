@@ -51,7 +51,8 @@ function duration(ms) {
 }
 
 const size = (bytes) => (bytes < MEGA ? `${Math.ceil(bytes / 1024)} KiB` : `${(bytes / MEGA).toFixed(1)} MiB`);
-const sentence = (words) => words.charAt(0).toUpperCase() + words.slice(1) + (words.endsWith(".") ? "" : ".");
+const upper = (words) => words.replace(/^./, (first) => first.toUpperCase());
+const sentence = (words) => upper(words).replaceAll(" %", "\u00a0%").replace(/\.?$/, ".");
 const many = (count, one) => `${count} ${one}${count === 1 ? "" : "s"}`;
 
 /** Why a picture has no answer, in words for people. `again`: whether to try again may help. */
@@ -124,7 +125,7 @@ function introduce(model) {
   }
   by("accuracy").textContent = `Test accuracy: ${model.accuracy}`;
   by("accuracy").hidden = !model.accuracy;
-  by("version").textContent = `${model.name} · retrain ${model.version}`;
+  by("version").textContent = `retrain ${model.version}`;
   return model;
 }
 
@@ -200,7 +201,7 @@ async function ask(file, query, { sent, busy, signal }) {
     const begun = performance.now();
     const reply = await post(file, query, sent, signal);
     if (reply.status === 503 && tried < TRIES) {
-      const seconds = Math.min(Math.max(parseFloat(reply.getResponseHeader("Retry-After")) || 1, 0.2), LONGEST_PAUSE);
+      const seconds = Math.min(parseFloat(reply.getResponseHeader("Retry-After")) || 1, LONGEST_PAUSE);
       busy(`The server is busy. Trying again in ${seconds} s, try ${tried + 1} of ${TRIES}.`);
       await pause(seconds, signal);
       continue;
@@ -222,7 +223,8 @@ function read(reply) {
     const again = reply.status >= 500 || [408, 429].includes(reply.status);
     throw new Trouble(words || `The server answered ${reply.status} and did not say why.`, again);
   }
-  if (reply.status !== 200 || !Array.isArray(found?.labels) || !found.labels.length) {
+  const sound = ({ label, score }) => typeof label === "string" && score >= 0;
+  if (reply.status !== 200 || !found?.labels?.length || !found.labels.every(sound)) {
     throw new Trouble("The answer cannot be understood. Is this the address of retrain serve?", true);
   }
   return found;
@@ -364,7 +366,7 @@ class Card {
   fail(trouble) {
     const words = trouble instanceof Trouble ? trouble.message : "The answer cannot be understood.";
     this.state("failed", "not labelled", words);
-    this.part.again.hidden = !(trouble instanceof Trouble) || !trouble.again;
+    this.part.again.hidden = trouble.again === false;
     announce(`${this.name}: not labelled. ${words}`);
   }
 
