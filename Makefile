@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 help:
 	@echo 'make install       make .venv and install retrain'
 	@echo 'make demo          train on tf_files/, label test_data/, show what came out'
-	@echo 'make test          the tests that need neither real weights nor minutes'
+	@echo 'make test          the tests that need neither real weights nor minutes; WORKERS=N at once, 2 by default'
 	@echo 'make test-weights  the tests that need real weights or minutes'
 	@echo 'make test-faults   the tests with kills, full disks and mutants by the hundred'
 	@echo 'make fuzz          the same, 50 times as long; ROUNDS=N times'
@@ -57,8 +57,10 @@ demo: install
 	@echo
 	@ls classified/*-[01].*
 
+# A file stays with one worker, as its fixtures are made once; by name, as the longest come first then. WORKERS=0: no worker.
 test: $(VENV)/.installed-tests
-	$(BIN)/python -m pytest -m "not weights and not release and not container and not faults and not browser"
+	$(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder \
+	  -m "not weights and not release and not container and not faults and not browser"
 
 test-weights: $(VENV)/.installed-tests
 	$(BIN)/python -m pytest -m weights

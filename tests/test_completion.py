@@ -176,22 +176,30 @@ def test_the_help_tells_where_each_script_goes() -> None:
 # Real shells: a line is typed up to Tab, and Enter shows the words that came of it
 
 
-@pytest.fixture
-def room(tmp_path: Path) -> Path:
-    """A folder to type in, with pictures; beside it a home folder with the scripts, and `retrain` on the path."""
-    for folder in ("my pictures/C++", "tf_files", "odd $x, 'y'"):
-        (tmp_path / "room" / folder).mkdir(parents=True)
-    for file in ("my pictures/a b.png", "tf_notes.txt"):
-        (tmp_path / "room" / file).touch()
-    program = tmp_path / "bin" / "retrain"
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `retrain` to put on the path, and a home folder with the scripts; tests get copies."""
+    folder = tmp_path_factory.mktemp("installed")
+    program = folder / "bin" / "retrain"
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\nexec '{sys.executable}' -c 'from retrain.cli import program; program()' \"$@\"\n")
     program.chmod(0o755)
     for shell, path in INSTALLED.items():
-        script = tmp_path / "home" / path
+        script = folder / "home" / path
         script.parent.mkdir(parents=True)
         with script.open("w") as file:
             subprocess.run([program, "completion", shell], stdout=file, check=True)
+    return folder
+
+
+@pytest.fixture
+def room(installed: Path, tmp_path: Path) -> Path:
+    """A folder to type in, with pictures; beside it a home folder with the scripts, and `retrain` on the path."""
+    shutil.copytree(installed, tmp_path, dirs_exist_ok=True)
+    for folder in ("my pictures/C++", "tf_files", "odd $x, 'y'"):
+        (tmp_path / "room" / folder).mkdir(parents=True)
+    for file in ("my pictures/a b.png", "tf_notes.txt"):
+        (tmp_path / "room" / file).touch()
     return tmp_path / "room"
 
 

@@ -447,3 +447,72 @@ def test_balanced_weights_count_pictures_and_not_their_views() -> None:
     settings = dataclasses.replace(QUICK, class_weight="balanced")
     same_view_twice = np.repeat(features[:, np.newaxis], 2, axis=1)
     assert same(fit(features, labels, 3, 1e-3, settings), fit(same_view_twice, labels, 3, 1e-3, settings))
+
+
+# Graphs that are used again
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[head.softmax._Form]:
+    """No graph is waiting at first; the forms for which one is made."""
+    found: list[head.softmax._Form] = []
+    make = head.softmax._made
+    monkeypatch.setattr(head.softmax, "_waiting", {})
+    monkeypatch.setattr(head.softmax, "_made", lambda tf, form: found.append(form) or make(tf, form))
+    return found
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_a_graph_that_was_used_before_gives_the_bytes_of_a_new_one(made: list[head.softmax._Form], precision: str) -> None:
+    settings = dataclasses.replace(QUICK, precision=precision)
+    few, many = clouds(80), clouds(150, seed=1)
+    balanced = dataclasses.replace(settings, class_weight="balanced", seed=7, batch_size=40)
+    lines = ((few, 1e-3, settings), (many, 1e-1, balanced), (few, 1e-3, settings))
+    first, other, again = (fit(*data, 3, l2, with_these) for data, l2, with_these in lines)
+    assert len(made) == 1, "pictures, labels, penalty, weights, order and batch are given to it"
+    head.softmax._waiting.clear()
+    assert same(other, fit(*many, 3, 1e-1, balanced)) and len(made) == 2
+    assert same(first, again) and not same(first, other)
+
+
+@pytest.mark.parametrize(
+    "other", [{"steps": 90}, {"learning_rate": 0.01}, {"precision": "mixed_bfloat16"}], ids=lambda other: next(iter(other))
+)
+def test_what_a_graph_holds_needs_another_graph(made: list[head.softmax._Form], other: dict[str, object]) -> None:
+    features, labels = clouds(80)
+    before, changed = fit(features, labels, 3, 1e-3, QUICK), dataclasses.replace(QUICK, **other)
+    fitted = fit(features, labels, 3, 1e-3, changed)
+    assert len(made) == 2 and not same(before, fitted) and same(before, fit(features, labels, 3, 1e-3, QUICK))
+    head.softmax._waiting.clear()
+    assert same(fitted, fit(features, labels, 3, 1e-3, changed))
+
+
+def test_a_training_amid_another_and_one_after_a_stop_have_graphs_of_their_own(made: list[head.softmax._Form]) -> None:
+    features, labels = clouds(80)
+    everything, amid = np.ones((1, 80), bool), []
+    alone = fit(features, labels, 3, 1e-3, QUICK)
+
+    def watch(step: int, _: object) -> None:
+        if step == 96:
+            amid.append(fit(features, labels, 3, 1e-3, QUICK))
+
+    def stop(step: int, _: object) -> None:
+        if step == 96:
+            raise KeyboardInterrupt
+
+    around = head.train_many(features, labels, 3, everything, (1e-3,), QUICK, watch)[0][0]
+    assert len(made) == 2 and same(alone, around) and same(alone, amid[0])
+    with pytest.raises(KeyboardInterrupt):
+        head.train_many(features, labels, 3, everything, (1e-3,), QUICK, stop)
+    assert not head.softmax._waiting and same(alone, fit(features, labels, 3, 1e-3, QUICK))
+
+
+def test_few_graphs_wait_and_no_large_one(made: list[head.softmax._Form], monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = clouds(30)
+    monkeypatch.setattr(head.softmax, "_KEPT", 2)
+    for steps in (1, 2, 1, 3, 1, 2):
+        fit(features, labels, 3, 1e-3, dataclasses.replace(QUICK, steps=steps))
+    assert [form.steps for form in made] == [1, 2, 3, 2]
+    monkeypatch.setattr(head.softmax, "_LARGEST", 6 * 3 - 1)
+    fit(features, labels, 3, 1e-3, dataclasses.replace(QUICK, steps=4))
+    assert [form.steps for form in head.softmax._waiting] == [1, 2]

@@ -105,10 +105,11 @@ def test_the_curves_of_the_head_are_written_for_tensorboard(tf_files: Path, tiny
             "--fine-tune --folds 3",
             "--fine-tune needs a validation and a test part, not folds; leave out --folds, or --fine-tune",
         ),
-        ("--search 9 --devices GPU:7", "there is no device 'GPU:7' here"),
+        ("--search 9 --devices GPU:7 --backbone tiny", "there is no device 'GPU:7' here"),
         ("--crop 10", "--crop does nothing without --augment N, or --fine-tune"),
     ],
 )
+@pytest.mark.usefixtures("tiny_by_name")
 def test_an_option_that_would_do_nothing_is_refused(tf_files: Path, retrain: Command, typed: str, told: str) -> None:
     done = retrain("train", tf_files, *typed.split())
     assert done.code == 2 and told in " ".join(done.err)

@@ -7,7 +7,7 @@ than the price of one. The head that is kept is trained last, at the best streng
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -28,6 +28,7 @@ _SMALL = 2**26  # bytes of features; of larger ones no copy is made, only of the
 _BLOCK = 4096  # rows whose spread is measured at a time
 _LEAST_SPREAD = 0.05  # of the usual spread of a feature
 _POINTS = 25  # of a curve: so often training stops to be watched
+_KEPT, _LARGEST = 12, 2**20  # graphs that wait to be used again, and weights of the largest of them
 
 
 class Watch(Protocol):
@@ -105,34 +106,32 @@ def train_many(
     number of steps done and the heads as they are then, before the first step and some 25 times more.
     """
     tf = start()
-    from keras import layers
-
     size = features.shape[-1]
     copies = features.size // (len(features) * size)
     rows = features.reshape(-1, size)
     mean, scale = _standardisation(rows, np.repeat(masks.any(axis=0), copies))
-    count = len(masks) * len(strengths) * classes
-    bank = layers.Dense(count, kernel_initializer="zeros", dtype=precision(settings.precision), name="heads")
-    bank.build((None, size))
+    steps = step_count(len(labels), settings)
+    shape = (len(masks), len(strengths), classes)
+    form = _Form(size, *shape, steps, learning_rate(steps, settings), precision(settings.precision))
+    trainer = _taken(tf, form)
 
     def heads() -> list[list[Head]]:
-        return _unfolded(bank, mean, scale, (len(masks), len(strengths), classes))
+        return _unfolded(trainer.bank, mean, scale, shape)
 
     with native_chatter_dropped():  # oneDNN's, at each kernel that it lacks in half precision
-        due, steps = 0, step_count(len(labels), settings)
-        for done in _descend(
-            tf, bank, _Rows(rows, mean, scale, copies), labels, classes, masks, strengths, settings, bool(watch)
-        ):
+        due = 0
+        for done in _descend(tf, trainer, _Rows(rows, mean, scale, copies), labels, masks, strengths, settings, bool(watch)):
             if watch is not None and (done >= due or done == steps):
                 watch(done, heads())
                 due = done + math.ceil(steps / _POINTS)
-    if not all(np.isfinite(tensor).all() for tensor in bank.get_weights()):
+    if not all(np.isfinite(tensor).all() for tensor in trainer.bank.get_weights()):
         raise EnvironmentProblem(
-            "training gave values that are not finite at learning rate"
-            f" {learning_rate(step_count(len(labels), settings), settings):.3g};"
+            f"training gave values that are not finite at learning rate {form.rate:.3g};"
             " try a lower --learning-rate or --precision float32"
         )
-    return heads()
+    found = heads()
+    _kept(trainer)
+    return found
 
 
 def _unfolded(
@@ -182,54 +181,114 @@ def _standardisation(features: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray
     return mean.astype(np.float32), scale.astype(np.float32)
 
 
-def _descend(
-    tf: Any,
-    bank: "keras.layers.Dense",
-    rows: _Rows,
-    labels: np.ndarray,
-    classes: int,
-    masks: np.ndarray,
-    strengths: tuple[float, ...],
-    settings: HeadSettings,
-    watched: bool,
-) -> Iterator[int]:
-    """Adam on mini-batches, the learning rate falling along a cosine; the loop is one graph. Yields the steps done."""
+class _Form(NamedTuple):
+    """All that a graph of training depends on; what else there is, it is given."""
+
+    features: int
+    choices: int
+    strengths: int
+    classes: int
+    steps: int
+    rate: float
+    policy: str
+
+
+class _Trainer(NamedTuple):
+    """A layer of heads with the graph that trains them: `descend(rows, labels, weights, penalties, order)`.
+
+    `fresh`: each variable, of the layer and the optimizer, with the value that it has before the first step.
+    """
+
+    form: _Form
+    bank: "keras.layers.Dense"
+    descend: Callable[..., None]
+    fresh: list[tuple[Any, np.ndarray]]
+
+
+_waiting: dict[_Form, _Trainer] = {}
+
+
+def _taken(tf: Any, form: _Form) -> _Trainer:
+    """Return a trainer for nobody else until it is given to `_kept`: one that waits, or a new one.
+
+    To trace and optimise a graph takes longer than to train on a few hundred pictures, and a check of a collection or the
+    folds of a search train dozens of heads of one form.
+    """
+    trainer = _waiting.pop(form, None)
+    if trainer is None:
+        return _made(tf, form)
+    for variable, value in trainer.fresh:
+        variable.assign(value)
+    return trainer
+
+
+def _kept(trainer: _Trainer) -> None:
+    """Let a trainer wait for the next training of its form; large ones, and the one that waits longest, are dropped."""
+    form = trainer.form
+    if form.features * form.choices * form.strengths * form.classes > _LARGEST:
+        return
+    _waiting[form] = trainer
+    while len(_waiting) > _KEPT:
+        _waiting.pop(next(iter(_waiting)), None)
+
+
+def _made(tf: Any, form: _Form) -> _Trainer:
+    """Adam on mini-batches, the learning rate falling along a cosine; the loop is one graph."""
     import keras
 
-    steps = step_count(len(labels), settings)
-    batch = min(settings.batch_size, len(labels))
-    penalties = tf.constant(np.tile(np.repeat(strengths, classes), len(masks)), tf.float32)
-    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate(steps, settings), steps))
+    heads = (form.choices, form.strengths, form.classes)
+    bank = keras.layers.Dense(math.prod(heads), kernel_initializer="zeros", dtype=form.policy, name="heads")
+    bank.build((None, form.features))
+    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(form.rate, form.steps))
     if bank.dtype_policy.name == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(bank.trainable_variables)
 
-    def step(x: Any, y: Any, weights: Any) -> None:
+    def step(x: Any, y: Any, weights: Any, penalties: Any) -> None:
         with tf.GradientTape() as tape:
-            logits = tf.reshape(tf.cast(bank(x), tf.float32), (batch, len(masks), -1, classes))
-            target = tf.one_hot(y, classes)[:, tf.newaxis, tf.newaxis]
+            logits = tf.reshape(tf.cast(bank(x), tf.float32), (-1, *heads))
+            target = tf.one_hot(y, form.classes)[:, tf.newaxis, tf.newaxis]
             losses = tf.nn.softmax_cross_entropy_with_logits(tf.broadcast_to(target, tf.shape(logits)), logits)
+            batch = tf.cast(tf.shape(y)[0], tf.float32)
             loss = optimizer.scale_loss(tf.reduce_sum(losses * weights[:, :, tf.newaxis]) / batch)
         kernel_gradient, bias_gradient = tape.gradient(loss, [bank.kernel.value, bank.bias.value])
         # The gradient of the penalty is known; leaving it to the tape costs three more passes over the weights.
         kernel_gradient += optimizer.scale_loss(2 * penalties) * bank.kernel.value
         optimizer.apply([kernel_gradient, bias_gradient], bank.trainable_variables)
 
-    # What is large is passed in: a graph would hold what it captures for as long as the process lives. Written with
-    # while_loop, for which autograph, half of the time until the first step, is not needed; for any number of rows and
-    # steps, or the last portion, which is smaller, would be traced again.
-    shapes = ((None, rows.features.shape[1]), (None,), (None, len(masks)), (None, batch))
-    dtypes = (tf.float32, tf.int64, tf.float32, tf.int32)
+    # What is large is passed in: a graph would hold what it captures for as long as it waits. Written with while_loop, for
+    # which autograph, half of the time until the first step, is not needed; for any number of rows and steps and any
+    # batch, or the last portion, which is smaller, would be traced again.
+    shapes = ((None, form.features), (None,), (None, form.choices), (math.prod(heads),), (None, None))
+    dtypes = (tf.float32, tf.int64, tf.float32, tf.float32, tf.int32)
 
     @tf.function(input_signature=[tf.TensorSpec(*spec) for spec in zip(shapes, dtypes, strict=True)], autograph=False)
-    def descend(x: Any, y: Any, weights: Any, order: Any) -> None:
+    def descend(x: Any, y: Any, weights: Any, penalties: Any, order: Any) -> None:
         def one(number: Any) -> Any:
             chosen = order[number]
-            step(tf.gather(x, chosen), tf.gather(y, chosen), tf.gather(weights, chosen))
+            step(tf.gather(x, chosen), tf.gather(y, chosen), tf.gather(weights, chosen), penalties)
             return number + 1
 
         tf.while_loop(lambda number: number < tf.shape(order)[0], one, (tf.constant(0),), parallel_iterations=1)
 
+    variables = [*bank.variables, *optimizer.variables]
+    return _Trainer(form, bank, descend, [(variable, variable.numpy()) for variable in variables])
+
+
+def _descend(
+    tf: Any,
+    trainer: _Trainer,
+    rows: _Rows,
+    labels: np.ndarray,
+    masks: np.ndarray,
+    strengths: tuple[float, ...],
+    settings: HeadSettings,
+    watched: bool,
+) -> Iterator[int]:
+    """Train the heads of a trainer, some steps at a time. Yields the steps done."""
+    steps, classes = trainer.form.steps, trainer.form.classes
+    batch = min(settings.batch_size, len(labels))
+    penalties = tf.constant(np.tile(np.repeat(strengths, classes), len(masks)), tf.float32)
     weights = _example_weights(labels, classes, masks, settings.class_weight)
     at_once = min(_STEPS_AT_ONCE, math.ceil(steps / _POINTS)) if watched else _STEPS_AT_ONCE
     done = 0
@@ -238,7 +297,8 @@ def _descend(
         tf, rows, _batches(len(labels), steps, batch, settings.seed, rows.copies), at_once
     ):
         pictures = numbers // rows.copies
-        descend(inputs, tf.constant(labels[pictures], tf.int64), *map(tf.constant, (weights[pictures], order)))
+        given = (tf.constant(labels[pictures], tf.int64), tf.constant(weights[pictures]), penalties, tf.constant(order))
+        trainer.descend(inputs, *given)
         done += len(order)
         yield done
 

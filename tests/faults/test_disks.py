@@ -37,7 +37,7 @@ from tests.faults.disturbed import (
     whole_line,
 )
 from tests.faults.promises import in_order, placed_by_classify
-from tests.faults.trains import Before, check_goes_on, command, manifest, prepare
+from tests.faults.trains import Before, check_goes_on, command, manifest
 
 ERRORS = ("ENOSPC", "EIO", "EFBIG")
 CALLS = ("write", "pwrite64", "fsync", "fdatasync", "rename", "link", "unlink", "mkdir", "openat")
@@ -167,11 +167,6 @@ def test_a_disk_that_stays_full_tears_nothing(rooms: Rooms, call: str) -> None:
     numbers = rooms.served.writes(another(rooms.template, rooms.folder / "room"), call)
     for turn, number in enumerate(numbers[:: 1 if ROUNDS > 1 else 3]):
         assert rooms.check(f"{call}:error={ERRORS[turn % 2]}:when={number}+")
-
-
-@pytest.fixture(scope="module")
-def before(tmp_path_factory: pytest.TempPathFactory) -> Before:
-    return prepare(tmp_path_factory.mktemp("disks"))
 
 
 WHOLE = {  # the system call, which of them fails, of those on a path below the working folder, and what is then named

@@ -27,15 +27,10 @@ import pytest
 from tests.drawing import COLOURS, draw
 from tests.faults.disturbed import ROUNDS, contents, leftovers
 from tests.faults.promises import in_order, placed_by_classify
-from tests.faults.trains import Before, another, check_disturbed, check_goes_on, command, manifest, prepare, run
+from tests.faults.trains import Before, another, check_disturbed, check_goes_on, command, manifest, run
 
 pytestmark = pytest.mark.faults
 needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
-
-
-@pytest.fixture(scope="module")
-def before(tmp_path_factory: pytest.TempPathFactory) -> Before:
-    return prepare(tmp_path_factory.mktemp("kills"))
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +40,20 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(100):
         draw(folder / f"{number % 5}" / f"{number:02}.png", list(COLOURS.values())[number % 3], number, (300, 200))
     return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(before: Before, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], float]:
+    """What `classify` makes of the pictures, and in how many seconds."""
+    out, began = tmp_path_factory.mktemp("undisturbed") / "out", time.monotonic()
+    in_order(run(classifying(pictures, out, before)), 0)
+    seconds = time.monotonic() - began
+    return contents(out), seconds
+
+
+def classifying(pictures: Path, out: Path, before: Before) -> list[str]:
+    """The command line of a run of `classify`."""
+    return [sys.executable, "-m", "retrain", "classify", *map(str, (pictures, out, "--model", before.tf_files / "model"))]
 
 
 # --- 24
@@ -65,15 +74,14 @@ def test_train_goes_on_after_a_kill_at_any_moment(before: Before, tmp_path: Path
 
 
 @pytest.mark.parametrize("part", range(10))
-def test_classify_goes_on_after_a_kill_at_any_moment(before: Before, pictures: Path, tmp_path: Path, part: int) -> None:
+def test_classify_goes_on_after_a_kill_at_any_moment(
+    before: Before, pictures: Path, undisturbed: tuple[dict[str, bytes], float], tmp_path: Path, part: int
+) -> None:
     """Number 24."""
-    line = [sys.executable, "-m", "retrain", "classify", str(pictures), "OUT", "--model", str(before.tf_files / "model")]
     whole, model = contents(pictures), manifest(before.tf_files)
-    began = time.monotonic()
-    in_order(run([*line[:5], str(tmp_path / "undisturbed"), *line[6:]]), 0)
-    seconds = time.monotonic() - began
+    made, seconds = undisturbed
     for turn in range(ROUNDS):
-        line[5] = str(out := tmp_path / f"{turn}")
+        line = classifying(pictures, out := tmp_path / f"{turn}", before)
         dice = random.Random(240 + 10 * turn + part)
         with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             time.sleep((part + dice.random()) / 10 * seconds)
@@ -81,9 +89,7 @@ def test_classify_goes_on_after_a_kill_at_any_moment(before: Before, pictures: P
         copies = [path for path in out.glob("*") if not path.name.startswith((".", "manifest."))]
         assert {path.read_bytes() for path in copies} <= set(whole.values())
         in_order(run(line), 0)
-        undisturbed, now = contents(tmp_path / "undisturbed"), contents(out)
-        assert {name: now[name] for name in undisturbed} == undisturbed and leftovers(out) == []
-        assert set(now) == set(undisturbed)
+        assert contents(out) == made and leftovers(out) == []
         placed_by_classify(out, list(pictures.rglob("*.png")))
     assert contents(pictures) == whole and manifest(before.tf_files) == model
 
@@ -198,8 +204,7 @@ def test_classify_that_is_stopped_at_any_picture_says_so_and_goes_on(
 ) -> None:
     """Number 30."""
     out = tmp_path / "out"
-    line = [sys.executable, "-m", "retrain", "classify", str(pictures), str(out)]
-    line += ["--model", str(before.tf_files / "model")]
+    line = classifying(pictures, out, before)
     for turn, number in enumerate(STOPS, start=1):
         inject = f"inject={at[0]}:signal={number.value}:when={turn}"
         strace = ["strace", "-f", "-o", str(tmp_path / "trace"), "-P", str(out / at[1]), "-e", f"trace={at[0]}"]
