@@ -31,14 +31,14 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 FAKE_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 TELL = "addEventListener('securitypolicyviolation', (event) => console.error('policy: ' + event.violatedDirective))"
 REFUSED = "Failed to load resource"  # the browser's own line for an answer above 400
-ANSWER = {
+ANSWER: dict[str, Any] = {
     "labels": [{"label": "cats", "score": 0.9}, {"label": "dogs", "score": 0.1}], "runner_up": "dogs", "unknown": False,
     "typicality": 0.4, "way": "class activation map", "said": "half of the evidence lies on 5 % of the picture: upper left",
     "maps": [{"label": "cats", "score": 0.9, "evidence": True, "share": 0.05, "where": "left", "edges": [], "map": [[1.0]]}],
     "seen": [0, 0, 1, 1], "remarks": [], "notes": [], "neighbours": [], "width": 60, "height": 60,
     "milliseconds": {"waited": 0.1, "worked": 5},
 }  # fmt: skip
-ABOUT = {
+ABOUT: dict[str, Any] = {
     "name": "retrain", "version": "9", "labels": ["cats", "dogs"], "accuracy": None, "way": "class activation map",
     "unknown": True, "bytes": 2**25, "pictures": True,
 }  # fmt: skip
