@@ -58,12 +58,13 @@ demo: install
 	@ls classified/*-[01].*
 
 # A file stays with one worker, as its fixtures are made once; by name, as the longest come first then. WORKERS=0: no worker.
+AT_ONCE = -n $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder
+
 test: $(VENV)/.installed-tests
-	$(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder \
-	  -m "not weights and not release and not container and not faults and not browser"
+	$(BIN)/python -m pytest $(AT_ONCE) -m "not weights and not release and not container and not faults and not browser"
 
 test-weights: $(VENV)/.installed-tests
-	$(BIN)/python -m pytest -m weights
+	$(BIN)/python -m pytest $(AT_ONCE) -m weights
 
 test-faults: $(VENV)/.installed-tests
 	$(BIN)/python -m pytest -m faults
