@@ -69,4 +69,5 @@ else
     network=(${RETRAIN_NETWORK:+--network "$RETRAIN_NETWORK"} --publish "$at:$port:8000")
     printf '%s: on this machine it is http://%s:%s/\n' "${0##*/}" "${at/#0.0.0.0/127.0.0.1}" "$port" >&2
 fi
+network+=(--stop-timeout 15) # for what is under way
 in_container serve serve --model "$model" "${inside[@]}" ${options[@]+"${options[@]}"}

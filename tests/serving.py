@@ -77,8 +77,11 @@ class Service:
         messages[-1]["more_body"] = False
         return await self.sent(method, target, headers, messages)
 
-    async def sent(self, method: str, target: str, headers: Headers, messages: list[Message]) -> Answer:
-        """Send a request as a server passes it on; when the messages are used up, nothing comes any more."""
+    async def sent(self, method: str, target: str, headers: Headers, messages: list[Any]) -> Answer:
+        """Send a request as a server passes it on; when the messages are used up, nothing comes any more.
+
+        A message that is a function is awaited when it is its turn.
+        """
         came: list[Message] = []
         coming = iter(messages)
 
@@ -87,7 +90,7 @@ class Service:
             if message is None:
                 await asyncio.Event().wait()
             assert message is not None
-            return message
+            return await message() if callable(message) else message
 
         async def send(message: Message) -> None:
             came.append(message)

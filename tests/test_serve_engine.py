@@ -15,7 +15,7 @@ from retrain.artifact import MANIFEST
 from retrain.errors import ModelRefused
 from retrain.label import Labeller, load
 from retrain.serve import engine as engines
-from retrain.serve.engine import Busy, Engine, Serving, Source
+from retrain.serve.engine import Busy, Engine, Gone, Serving, Source
 from tests.drawing import COLOURS, draw
 from tests.serving import HOST, Service, typed
 from tests.test_artifact import manifest_of, signed
@@ -42,6 +42,11 @@ async def until(true: Callable[[], object]) -> None:
             await asyncio.sleep(0.005)
 
 
+async def stays() -> None:
+    """A client that waits for its answer."""
+    await asyncio.Event().wait()
+
+
 class Held:
     """A task that a test ends."""
 
@@ -61,17 +66,17 @@ def test_what_cannot_be_begun_soon_is_turned_away_and_later_taken_again(model: P
     engine, held = Engine(Source(model, 0.01, "auto", True), 2, 3), Held()
 
     async def come() -> None:
-        waiting = [asyncio.create_task(engine.run(held)) for _ in range(5)]
+        waiting = [asyncio.create_task(engine.run(held, stays)) for _ in range(5)]
         await until(lambda: engine.under_way == 5)
         for _ in range(3):
             with pytest.raises(Busy):
-                await engine.run(held)
+                await engine.run(held, stays)
         assert engine.under_way == 5
         held.go.set()
         done = await asyncio.gather(*waiting)
         assert engine.under_way == 0 and [found for found, _ in done] == [1] * 5
         assert all(timed.waited >= 0 and timed.worked >= 0 for _, timed in done)
-        assert (await engine.run(held))[0] == 1
+        assert (await engine.run(held, stays))[0] == 1
 
     asyncio.run(come())
     engine.close()
@@ -82,7 +87,7 @@ def test_a_client_that_is_turned_away_is_told_when_to_come_again(model: Path, tr
     data = next((trained / "data" / "red").iterdir()).read_bytes()
 
     async def come() -> None:
-        holding = asyncio.create_task(service.engine.run(held))
+        holding = asyncio.create_task(service.engine.run(held, stays))
         await until(lambda: service.engine.under_way)
         for path in ("/label", "/explain", "/v1/models/retrain:predict"):
             answer = await service.asked("POST", path, data, typed("image/png"))
@@ -97,6 +102,43 @@ def test_a_client_that_is_turned_away_is_told_when_to_come_again(model: Path, tr
     assert service.label(data).status == 200
 
 
+def test_who_waits_for_long_is_turned_away_and_what_has_begun_is_not(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retrain.serve.engine._BEGUN_WITHIN", 0.2)
+    engine, held, late = Engine(Source(model, 0.01, "auto", True), 1, 5), Held(), Held()
+
+    async def come() -> None:
+        begun = asyncio.create_task(engine.run(held, stays))
+        await until(lambda: held.begun.acquire(blocking=False))
+        with pytest.raises(Busy):
+            await engine.run(late, stays)
+        assert engine.under_way == 1 and not begun.done()
+        held.go.set()
+        assert (await begun)[0] == 1 and not late.begun.acquire(blocking=False)
+
+    asyncio.run(come())
+    engine.close()
+
+
+def test_what_nobody_waits_for_is_not_begun_and_what_is_begun_takes_its_core_to_the_end(model: Path) -> None:
+    engine, held, dropped = Engine(Source(model, 0.01, "auto", True), 1, 5), Held(), Held()
+
+    async def come() -> None:
+        leaves = asyncio.Event()
+        both = [asyncio.create_task(engine.run(task, leaves.wait)) for task in (held, dropped)]
+        await until(lambda: held.begun.acquire(blocking=False))
+        leaves.set()
+        for one in both:
+            with pytest.raises(Gone):
+                await one
+        assert engine.under_way == 1
+        held.go.set()
+        await until(lambda: engine.under_way == 0)
+        assert not dropped.begun.acquire(blocking=False) and engine.serving.labellers.qsize() == 1
+
+    asyncio.run(come())
+    engine.close()
+
+
 def test_a_task_that_fails_gives_its_place_back(model: Path) -> None:
     engine = Engine(Source(model, 0.01, "auto", True), 1, 0)
 
@@ -105,7 +147,7 @@ def test_a_task_that_fails_gives_its_place_back(model: Path) -> None:
 
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
-            asyncio.run(engine.run(fail))
+            asyncio.run(engine.run(fail, stays))
     assert engine.under_way == 0 and engine.serving.labellers.qsize() == 1
     engine.close()
 
@@ -172,7 +214,7 @@ def test_a_new_model_takes_the_place_of_the_old_one_and_no_request_is_lost(model
     async def come() -> None:
         async with Watched(model) as watched:
             service = watched.service
-            begun_before = asyncio.create_task(service.engine.run(held))
+            begun_before = asyncio.create_task(service.engine.run(held, stays))
             await until(lambda: held.begun.acquire(blocking=False))
             answers = []
             put(model, ["sky", "grass", "fire"])
@@ -229,17 +271,18 @@ def test_a_damaged_model_is_told_of_and_the_one_before_is_served_until_it_is_men
     asyncio.run(come())
 
 
-def test_a_folder_that_is_gone_for_a_while_changes_nothing(model: Path) -> None:
+def test_a_folder_that_is_gone_for_a_while_is_told_once_and_changes_nothing(model: Path) -> None:
     async def come() -> None:
         async with Watched(model) as watched:
             looked = counted(watched)
             model.rename(model.parent / "aside")
             await until(lambda: len(looked) > 3)
-            assert await watched.labels() == list(COLOURS) and not watched.log
+            assert await watched.labels() == list(COLOURS)
+            assert len(watched.log) == 1 and "is not there any more" in watched.log[0]
             (model.parent / "aside").rename(model)
             looked.clear()
             await until(lambda: len(looked) > 3)
-            assert watched.version == 1 and not watched.log  # it is the same model
+            assert watched.version == 1 and len(watched.log) == 1  # it is the same model
             put(model, ["sky", "grass", "fire"])
             await until(lambda: watched.version == 2)
 

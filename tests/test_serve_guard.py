@@ -41,9 +41,9 @@ def idle(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     worked: list[str] = []
     run = Engine.run
 
-    async def noted(self: Engine, task: Any) -> Any:
+    async def noted(self: Engine, task: Any, gone: Any) -> Any:
         worked.append("a task")
-        return await run(self, task)
+        return await run(self, task, gone)
 
     monkeypatch.setattr(Engine, "run", noted)
     return worked

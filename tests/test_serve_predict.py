@@ -1,7 +1,9 @@
 """TensorFlow Serving's REST interface: bodies as its clients send them, and answers as they expect them."""
 
+import asyncio
 import base64
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrain.label import Labeller, load
+from retrain.label import Labelled, Labeller, load
 from tests.conftest import TINY_SIZE
 from tests.drawing import COLOURS, draw
 from tests.faults.pictures import BOMBS, CUT, content
-from tests.serving import Service, png
+from tests.serving import HOST, Service, png
 
 PATHS = ("/v1/models/retrain:predict", "/v1/models/retrain/versions/1:predict")
 
@@ -244,3 +246,45 @@ def test_a_picture_that_cannot_be_used_is_named_with_its_reason(service: Service
 )
 def test_what_would_take_much_memory_to_read_is_refused_unread(service: Service, body: bytes) -> None:
     service.predict(body).refused(413, "too-large")
+
+
+def test_pictures_that_take_too_long_together_are_too_many(
+    service: Service, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of two kilobytes may have 64 megapixels, and a request 64 of those."""
+    one = b64(pictures[0])
+    monkeypatch.setattr("retrain.serve.predict._MOST_SECONDS", 0.0)
+    said = service.predict({"instances": [one] * 3}).refused(413, "too-large")
+    assert "of 3 pictures" in said and "send fewer" in said
+
+
+def test_when_the_client_has_gone_the_pictures_that_are_left_are_not_looked_at(trained: Path, pictures: list[bytes]) -> None:
+    service, seen = Service(trained / "model", cores=1), []
+    label_bytes = Labeller.label_bytes
+
+    def counted(self: Labeller, data: bytes, neighbours: int = 0) -> Labelled:
+        seen.append(1)
+        left.set()
+        assert answered.wait(30)
+        return label_bytes(self, data, neighbours)
+
+    left, answered = threading.Event(), threading.Event()
+    body = json.dumps({"instances": [{"b64": base64.b64encode(pictures[0]).decode()}] * 5}).encode()
+
+    async def come() -> None:
+        async def leave() -> dict[str, str]:
+            await asyncio.to_thread(left.wait)
+            return {"type": "http.disconnect"}
+
+        messages = [{"type": "http.request", "body": body, "more_body": False}, leave]
+        answer = await service.sent("POST", "/v1/models/retrain:predict", [HOST], messages)
+        assert answer.status == 0  # there is nobody to answer
+        answered.set()
+        async with asyncio.timeout(30):
+            while service.engine.under_way:
+                await asyncio.sleep(0.005)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Labeller, "label_bytes", counted)
+        asyncio.run(come())
+    assert len(seen) == 1

@@ -182,7 +182,7 @@ def test_what_is_told_of_a_picture_is_what_the_command_tells(
         told = service.explain(path.read_bytes(), query).json()
         near = [{key: row[key] for key in ("label", "similarity", "sha256")} for row in told.pop("neighbours")]
         assert near == [{key: row[key] for key in ("label", "similarity", "sha256")} for row in command.pop("neighbours")]
-        own = {"said", "width", "height", "milliseconds"}
+        own = {"said", "width", "height", "milliseconds", "version"}
         assert {**command, **{key: told[key] for key in own}} == {**told, "image": str(path), "output": None}
         assert (
             (told["width"], told["height"]) == (48, 40)

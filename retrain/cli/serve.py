@@ -1,6 +1,7 @@
 """`retrain serve`."""
 
 import contextlib
+import ctypes
 import math
 import os
 import re
@@ -20,6 +21,8 @@ from retrain.errors import Exit, UsageError
 _MIB = 2**20
 _MOST_LINES = 10_000  # that wait to be written
 _LAST_WORDS = 1.0  # seconds
+_M_MMAP_THRESHOLD = -3  # of malloc.h
+_DIGITS = 640  # of a number in JSON: the time to read one grows with their square
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9._-]*)(:[0-9]{1,5})?")
@@ -95,7 +98,9 @@ def serve(
     from retrain.serve.server import listen, run
 
     _occupy()
-    local, life, log = host in _LOOPBACK, Life(), _Log()
+    _give_memory_back()
+    sys.set_int_max_str_digits(_DIGITS)
+    local, life, log = host.lower() in _LOOPBACK, Life(), _Log()
     source = Source(model, unknown, tta, local if pictures is None else pictures)
     engine = Engine(source, workers or cores(), queue)
     # Every core is to have a few large requests at a time.
@@ -107,7 +112,7 @@ def serve(
     at = f"[{host}]" if ":" in host else host
     click.echo(f"serving {printable(str(model))} on http://{at}:{listening.getsockname()[1]}{root_path}/ (Ctrl-C ends it)")
     ended = run(app, listening, life)
-    log(f"ended; {ended.cut} requests were cut off" if ended.cut else "ended; every request that had arrived was answered")
+    log(f"ended; requests cut off: {ended.cut}" if ended.cut else "ended; every request that had arrived was answered")
     log.close()
     return Exit.INTERRUPTED if ended.signal == signal.SIGINT else Exit.TERMINATED
 
@@ -115,7 +120,7 @@ def serve(
 def _check(host: str, hosts: tuple[str, ...], root_path: str, name: str, timeout: float) -> None:
     if math.isnan(timeout):  # NaN, from a variable that went wrong
         raise UsageError("--timeout nan is no number; give seconds, such as 60")
-    if host not in _LOOPBACK and not hosts:
+    if host.lower() not in _LOOPBACK and not hosts:
         raise UsageError(
             f"--host {host} opens the server to other machines; say by which name they reach it: --allow-host NAME"
         )
@@ -133,6 +138,12 @@ def _occupy() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)
+
+
+def _give_memory_back() -> None:
+    """Have glibc return the memory of a large picture once it is done, which it would else keep for the next."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MIB)
 
 
 class _Log:

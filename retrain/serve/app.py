@@ -3,13 +3,14 @@
 import asyncio
 import importlib.resources
 import json
+import threading
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
@@ -18,10 +19,10 @@ from retrain.errors import BadImage, UsageError
 from retrain.explain.explained import ACTIVATION, OCCLUSION
 from retrain.label import Labelled, Labeller
 from retrain.serve import answers, metrics, openapi, predict
-from retrain.serve.bodies import Bodies, Limits, busy, picture
-from retrain.serve.engine import Busy, Engine, Serving, Timed
+from retrain.serve.bodies import Bodies, Limits, picture
+from retrain.serve.engine import Busy, Engine, Gone, Serving, Timed
 from retrain.serve.guard import Guard, Told
-from retrain.serve.refused import Refused, of_picture
+from retrain.serve.refused import Refused, busy, of_picture
 
 JSON = "application/json"
 # Nothing else of the package is served, and no name from a request is ever looked up in a folder.
@@ -151,7 +152,7 @@ class _Service:
         def task(data: bytes, labeller: Labeller, serving: Serving) -> dict[str, Any]:
             found = answers.explained(data, labeller, serving, wanted, maps)
             self.metrics.labelled(found["labels"][0]["label"], found["unknown"])
-            return found
+            return {**found, "version": serving.version}
 
         found, timed = await self._of_picture(request, task)
         return _json({**found, "milliseconds": answers.milliseconds(timed)})
@@ -160,11 +161,16 @@ class _Service:
         """Answer a client of TensorFlow Serving."""
         self._check_model(request)
 
-        def task(labeller: Labeller, serving: Serving) -> bytes:
-            return json.dumps(predict.predict(body, labeller, serving, self._count)).encode()
+        done = threading.Event()
 
-        async with self._bodies.of(request) as body:
-            found, _ = await self._run(task)
+        def task(labeller: Labeller, serving: Serving) -> bytes:
+            return json.dumps(predict.predict(body, labeller, serving, self._count, done.is_set)).encode()
+
+        try:
+            async with self._bodies.of(request) as body:
+                found, _ = await self._run(request, task)
+        finally:
+            done.set()  # of many pictures, those that are left need not be looked at
         return Response(found, media_type=JSON)
 
     def _count(self, labelled: Labelled) -> None:
@@ -195,13 +201,15 @@ class _Service:
     async def _of_picture(self, request: Request, task: Callable[[bytes, Labeller, Serving], Any]) -> tuple[Any, Timed]:
         kind = request.headers.get("content-type", "")
         async with self._bodies.of(request) as body:
-            return await self._run(lambda labeller, serving: task(picture(body, kind), labeller, serving))
+            return await self._run(request, lambda labeller, serving: task(picture(body, kind), labeller, serving))
 
-    async def _run(self, task: Task) -> tuple[Any, Timed]:
+    async def _run(self, request: Request, task: Task) -> tuple[Any, Timed]:
         try:
-            return await self._engine.run(task)
+            return await self._engine.run(task, lambda: _gone(request))
         except Busy:
             raise busy() from None
+        except Gone:
+            raise ClientDisconnect from None
         except BadImage as bad:
             raise of_picture(bad) from None
         except UsageError as error:  # a label that the model does not have
@@ -211,6 +219,12 @@ class _Service:
         known = request.path_params["name"] == self._options.name
         if not known or request.path_params.get("version") not in (None, str(self._engine.serving.version)):
             raise Refused(HTTPStatus.NOT_FOUND, "not-found", "no such model is served, or not in that version")
+
+
+async def _gone(request: Request) -> None:
+    """End when the client has closed its connection. All of the body has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _json(value: Any, status: int = 200) -> Response:

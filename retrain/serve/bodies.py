@@ -12,7 +12,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import File
 from starlette.requests import Request
 
-from retrain.serve.refused import Refused
+from retrain.serve.refused import Refused, busy
 
 MIB = 2**20
 # What a picture may be sent as. A form's type is what curl names where it is told nothing.
@@ -82,11 +82,6 @@ class Bodies:
     def _too_large(self) -> Refused:
         words = f"the request has more than {self._limits.body / MIB:g} MiB"
         return Refused(_TOO_LARGE, "too-large", words, {"connection": "close"})
-
-
-def busy() -> Refused:
-    """Return the refusal for a request that would have to wait too long."""
-    return Refused(HTTPStatus.SERVICE_UNAVAILABLE, "busy", "too many requests wait; try again", {"retry-after": "1"})
 
 
 def picture(body: bytes, content_type: str) -> bytes:

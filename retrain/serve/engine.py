@@ -8,13 +8,14 @@ import asyncio
 import itertools
 import os
 import queue
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from retrain import artifact, label
 from retrain.artifact import MANIFEST, Artifact
@@ -24,12 +25,17 @@ from retrain.serve.thumbnails import Thumbnails
 from retrain.storage import Layout
 
 Found = TypeVar("Found")
+_BEGUN_WITHIN = 10.0  # seconds; whoever waits longer is told to come again
 _LOOKED_EVERY = 1.0  # seconds between two looks at the model's folder
 _TRIED_EVERY = 10.0  # seconds until a model that could not be loaded is tried again
 
 
 class Busy(Exception):
-    """More requests wait than may."""
+    """More requests wait than may, or one has waited for long."""
+
+
+class Gone(Exception):
+    """Nobody waits for the answer any more."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class Engine:
         self._versions = itertools.count(1)
         self._stamp = _stamp(source.folder)
         self.serving = self._load()
-        self.under_way = 0
+        self.under_way, self._counting = 0, threading.Lock()
         self.refused = False  # whether the folder holds a model that cannot be used
         self._pool = ThreadPoolExecutor(cores, thread_name_prefix="retrain-serve")
 
@@ -91,11 +97,17 @@ class Engine:
             Thumbnails(layout, self._source.pictures), first.can_tell_unknown, first.has_maps(),
         )  # fmt: skip
 
-    async def run(self, task: Callable[[Labeller, Serving], Found]) -> tuple[Found, Timed]:
-        """Run a task on the next core that is free, and return what it returns; raises Busy, or what the task raises."""
+    async def run(
+        self, task: Callable[[Labeller, Serving], Found], gone: Callable[[], Awaitable[object]]
+    ) -> tuple[Found, Timed]:
+        """Run a task on the next core that is free, and return what it returns, or raise what it raises.
+
+        `gone`: what it gives ends when nobody waits for the answer any more; what has not begun by then is dropped. Raises
+        Gone for that, and Busy where too many wait, or the task was not begun within ten seconds.
+        """
         if self.under_way >= self._most:
             raise Busy
-        self.under_way += 1
+        self._count(1)
         asked = time.perf_counter()
 
         def work() -> tuple[Found, Timed]:
@@ -109,10 +121,27 @@ class Engine:
                 serving.labellers.put(labeller)
             return found, Timed(begun - asked, time.perf_counter() - begun)
 
+        future = self._pool.submit(work)
+        future.add_done_callback(lambda _: self._count(-1))  # also where nobody waits: a core is taken as long as it works
+        answer, left = asyncio.wrap_future(future), asyncio.ensure_future(gone())
+        both: set[asyncio.Future[Any]] = {answer, left}
+        answer.add_done_callback(lambda one: one.cancelled() or one.exception())  # or asyncio tells that nobody asked
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+            done, _ = await asyncio.wait(both, timeout=_BEGUN_WITHIN, return_when=asyncio.FIRST_COMPLETED)
+            if not done and future.cancel():
+                raise Busy
+            if not done:
+                done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if answer in done:
+                return answer.result()
+            future.cancel()
+            raise Gone
         finally:
-            self.under_way -= 1
+            left.cancel()
+
+    def _count(self, step: int) -> None:
+        with self._counting:
+            self.under_way += step
 
     async def watch(self, told: Callable[[str], None], *, every: float = _LOOKED_EVERY) -> None:
         """Load the model anew whenever its manifest changes, for as long as it is not cancelled.
@@ -120,12 +149,15 @@ class Engine:
         Requests go on with the model before until the new one is ready, and where the new one is refused. `told` gets a
         line for each.
         """
-        tried, complaint = 0.0, ""
+        tried, complaint, missing = 0.0, "", False
         seen = self._stamp
         while True:
             await asyncio.sleep(every)
             now = await asyncio.to_thread(_stamp, self._source.folder)
             again = now != self._stamp and time.monotonic() - tried >= _TRIED_EVERY
+            if now is None and not missing:
+                told("the model is not there any more; the one that was loaded is served on")
+            missing = now is None
             if now is None or (now == seen and not again):
                 seen = now or seen
                 continue

@@ -5,6 +5,7 @@ of its own that leads to 127.0.0.1 (DNS rebinding) read the answers. So a reques
 one that a browser sends for another site is refused, whatever it asks for.
 """
 
+import asyncio
 import re
 import secrets
 import time
@@ -16,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from retrain.serve.refused import Refused
+from retrain.serve.refused import Refused, busy
 
 Told = Callable[[str], None]
 Counted = Callable[[str, int, float], None]
@@ -86,6 +87,10 @@ class Guard:
             await _refuse(_of_http(error), answer)
         except ClientDisconnect:
             pass
+        except asyncio.CancelledError:  # the server ends, and waits no longer
+            if not status:
+                await _refuse(busy(), answer)
+            raise
         except Exception:  # noqa: BLE001  whatever it is, the client must not see it, and the server goes on
             number = secrets.token_hex(3)
             self._told(f"internal error {number}\n{traceback.format_exc()}")

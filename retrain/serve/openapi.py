@@ -36,7 +36,8 @@ _SCHEMAS = {
         seen={**_list(_NUMBER), "description": "what the maps cover: left, top, right, bottom, as shares of the sides"},
         remarks=_list(_object(kind=_STRING, words=_STRING)), notes=_list(_STRING),
         neighbours=_list(_object(label=_STRING, similarity=_NUMBER, sha256=_STRING, picture=_or_null(_STRING))),
-        width={"type": "integer"}, height={"type": "integer"}, milliseconds=_object(waited=_NUMBER, worked=_NUMBER),
+        width={"type": "integer"}, height={"type": "integer"}, version={"type": "integer"},
+        milliseconds=_object(waited=_NUMBER, worked=_NUMBER),
     ),
     "About": _object(
         name=_STRING, version=_STRING, labels=_list(_STRING), accuracy=_or_null(_STRING), way=_STRING, unknown=_BOOLEAN,

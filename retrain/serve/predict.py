@@ -9,6 +9,7 @@ The interface: https://www.tensorflow.org/tfx/serving/api_rest.
 import base64
 import binascii
 import json
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -23,17 +24,21 @@ from retrain.serve.refused import Refused, of_picture
 
 SIGNATURES = {"serving_default": "image_bytes", "image": "image"}  # and the inputs' names
 OUTPUT = "scores"
-_MOST_PICTURES = 64  # of one request
+_MOST_PICTURES, _MOST_SECONDS = 64, 10.0  # of one request
 # Python takes some 100 bytes for a list, and a picture of 224 pixels has 50,000 of them.
-_MOST_LISTS, _MOST_VALUES, _MOST_NAMES = 1_000_000, 4_000_000, 1000
+_MOST_LISTS, _MOST_VALUES, _MOST_NAMES = 350_000, 1_050_000, 1000
 _LONGEST_SIDE = 4096
 
 
-def predict(body: bytes, labeller: Labeller, serving: Serving, counted: Callable[[Labelled], None]) -> dict[str, Any]:
+def predict(
+    body: bytes, labeller: Labeller, serving: Serving, counted: Callable[[Labelled], None], dropped: Callable[[], bool]
+) -> dict[str, Any]:
     """Answer a request; raises Refused, 400 for one that cannot be understood or has a picture that cannot be used.
 
-    `counted` is given what was found of each picture, of a request that is answered.
+    `counted` is given what was found of each picture, of a request that is answered; `dropped` says whether nobody waits
+    for the answer any more. Raises Refused, 413, where all pictures together take more than ten seconds.
     """
+    begun = time.perf_counter()
     asked = _parsed(body)
     signature = asked.get("signature_name", "serving_default")
     if signature not in (*SIGNATURES, ""):
@@ -46,7 +51,12 @@ def predict(body: bytes, labeller: Labeller, serving: Serving, counted: Callable
         raise _wrong("there is no picture in it")
     if len(values) > _MOST_PICTURES:
         raise _wrong(f"a request may have at most {_MOST_PICTURES} pictures")
-    labelled = [_labelled(value, place, labeller) for place, value in enumerate(values)]
+    labelled = []
+    for place, value in enumerate(values):
+        if dropped() or time.perf_counter() - begun > _MOST_SECONDS:
+            words = f"{place} of {len(values)} pictures took more than {_MOST_SECONDS:g} s; send fewer, or smaller ones"
+            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", words)
+        labelled.append(_labelled(value, place, labeller))
     for one in labelled:
         counted(one)
     found = [_scores(one, serving) for one in labelled]

@@ -31,3 +31,8 @@ def of_picture(bad: BadImage) -> Refused:
     """Return the refusal for a picture that cannot be used. Its detail is left out: it may hold words of the system."""
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if bad.reason == _TOO_LARGE else HTTPStatus.UNPROCESSABLE_ENTITY
     return Refused(status, bad.reason, REASONS.get(bad.reason, "the picture cannot be used"))
+
+
+def busy() -> Refused:
+    """Return the refusal for a request that would have to wait too long."""
+    return Refused(HTTPStatus.SERVICE_UNAVAILABLE, "busy", "too many requests wait; try again", {"retry-after": "1"})

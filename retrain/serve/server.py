@@ -3,13 +3,16 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, NamedTuple
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -18,6 +21,9 @@ from retrain.errors import EnvironmentProblem
 from retrain.serve.app import Life
 
 _BACKLOG = 1024
+_OWN_DESCRIPTORS = 64  # pictures, the model, the log
+_READ = 16 * 1024  # bytes at a time
+_CHAFF = 64 * 1024  # bytes
 _ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _REFUSED = (
     b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n"
@@ -26,6 +32,8 @@ _REFUSED = (
 _TOO_SLOW = b'{"error": "too-slow: the head of the request was not sent in time", "id": "too-slow"}'
 _TOO_MANY = b'{"error": "busy: too many connections; try again", "id": "busy"}'
 _NO_HTTP = b'{"error": "bad-request: this is no HTTP request, or a very large one", "id": "bad-request"}'
+
+_ALL_CHAFF = b'{"error": "bad-request: the body comes in chunks of a few bytes; send larger ones", "id": "bad-request"}'
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Deadlines:
     head: float = 10.0
     idle: float = 5.0
     stuck: float = 30.0
-    last: float = 8.0
+    last: float = 6.0
     grace: float = 0.5
     connections: int = 1000
 
@@ -57,10 +65,13 @@ class Connection(H11Protocol):
     _head: asyncio.TimerHandle | None = None
     _stuck: asyncio.TimerHandle | None = None
     _heard = False
+    _chaff = _body = 0  # bytes of the request's body as it came: what is around it, and itself
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin, or turn away where there are too many."""
         super().connection_made(transport)
+        # asyncio's own name. Less is read at a time, so that one connection does not keep the others waiting.
+        transport.max_size = _READ  # type: ignore[attr-defined]
         transport.set_write_buffer_limits(0)  # else what is left of an answer could wait for ever for a client to take it
         if len(self.connections) > self.deadlines.connections:
             self._end(b"503 Service Unavailable", _TOO_MANY, b"retry-after: 1\r\n")
@@ -72,11 +83,20 @@ class Connection(H11Protocol):
         if self._head is None and not self._is_answering():
             self._await_head()
         self._heard = True
+        cycle, before = self.cycle, len(self.cycle.body) if self._is_answering() else 0
         super().data_received(data)
         if self._is_answering():
             self._heard = False
             _cancel(self._head)
             self._head = None
+            self._refuse_chaff(len(data), len(self.cycle.body) - before, new=self.cycle is not cycle)
+
+    def _refuse_chaff(self, came: int, body: int, new: bool) -> None:
+        """Hang up on a body in chunks of a few bytes, each of which is work: most of what came is no body."""
+        self._chaff = 0 if new else self._chaff + came - body
+        self._body = body if new else self._body + body
+        if self._chaff > max(_CHAFF, 3 * self._body):
+            self._end(b"400 Bad Request", _ALL_CHAFF)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
@@ -106,7 +126,8 @@ class Connection(H11Protocol):
 
     def _too_slow(self) -> None:
         self._head = None
-        if self._heard:
+        # Of a request that was refused at its head, a body may still be on its way.
+        if self._heard and self.conn.their_state is h11.IDLE:
             self._end(b"408 Request Timeout", _TOO_SLOW)
         else:
             self.transport.close()
@@ -173,14 +194,30 @@ def listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
     except (OSError, UnicodeError, OverflowError) as error:
-        said = getattr(error, "strerror", None) or error
+        number = error.errno if isinstance(error, OSError) else None
+        said = os.strerror(number) if number and number > 0 else error
         raise EnvironmentProblem(f"cannot listen on {host}, port {port}: {said}; choose another --host or --port") from None
+
+
+def _descriptors() -> int:
+    """Return how many connections there are descriptors for, after asking for as many as may be had."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return sys.maxsize
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        wanted = _BACKLOG + _OWN_DESCRIPTORS
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted if hard < 0 else min(wanted, hard)), hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft < 0 else max(soft - _OWN_DESCRIPTORS, 1)
 
 
 def run(app: ASGIApp, listening: socket.socket, life: Life, deadlines: Deadlines = Deadlines()) -> Ended:
     """Serve until a signal asks for an end."""
-    for name in ("uvicorn", "python_multipart"):  # they would write a line for every malformed request
+    for name in ("uvicorn", "python_multipart", "asyncio"):  # they would write a line for every malformed request
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    deadlines = replace(deadlines, connections=min(deadlines.connections, _descriptors()))
     kind: Any = type("OwnConnection", (Connection,), {"deadlines": deadlines})
     config = uvicorn.Config(
         app,

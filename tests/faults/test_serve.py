@@ -10,6 +10,7 @@
 39  paths, headers                         tests/test_serve_guard.py; test_what_is_no_http_is_refused_...
 """
 
+import contextlib
 import json
 import re
 import shutil
@@ -80,7 +81,7 @@ BODIES: dict[str, tuple[list[bytes], tuple[int, ...]]] = {  # what is sent, and 
     "over the limit, in chunks": ([CHUNKED, *[chunk(bytes(65536))] * 80, b"0\r\n\r\n"], (413,)),
     "over the limit, in one chunk": ([CHUNKED, chunk(LARGE)], (413,)),
     "endless, in chunks": ([CHUNKED, *[chunk(bytes(65536))] * 400], (413,)),
-    "in chunks of a byte": ([CHUNKED, *[chunk(b"x") * 10_000] * 5, b"0\r\n\r\n"], (422,)),
+    "in chunks of a byte": ([CHUNKED, *[chunk(b"x") * 10_000] * 5, b"0\r\n\r\n"], (400,)),
     "a chunk of a wrong length": ([CHUNKED, b"5\r\nxxxxxxxxxx\r\n0\r\n\r\n"], (400,)),
     "a chunk of no length": ([CHUNKED, b"z\r\n"], (400,)),
     "a chunk of a negative length": ([CHUNKED, b"-5\r\nxxxxx\r\n"], (400,)),
@@ -101,7 +102,8 @@ BODIES: dict[str, tuple[list[bytes], tuple[int, ...]]] = {  # what is sent, and 
     "no type": ([post(b"x")], (422,)),
     "nothing": ([post(b"")], (422,)),
     "lists in lists": ([post(b"[" * 4 * MIB, path=b"/v1/models/retrain:predict")], (413,)),
-    "values": ([post(b'{"instances":[[' + b"1," * 1_900_000 + b"1]]}", path=b"/v1/models/retrain:predict")], (400,)),
+    "values": ([post(b'{"instances":[[' + b"1," * 1_000_000 + b"1]]}", path=b"/v1/models/retrain:predict")], (400,)),
+    "more values": ([post(b'{"instances":[[' + b"1," * 1_900_000 + b"1]]}", path=b"/v1/models/retrain:predict")], (413,)),
     "names": (
         [post(b"{" + b",".join(b'"%d":0' % n for n in range(300_000)) + b"}", path=b"/v1/models/retrain:predict")],
         (413,),
@@ -279,3 +281,15 @@ def test_nothing_is_written_whatever_is_sent(trained: Path, tmp_path: Path, pict
         ]
         assert not [line for line in writes if "(" in line and "/dev/null" not in line], writes
         assert not [line for line in lines if "passwd" in line or "x.png" in line], lines
+
+
+def test_a_body_in_chunks_of_a_byte_keeps_nobody_waiting_and_is_refused(server: Server, picture: bytes) -> None:
+    """Each chunk is work; of a quarter of a megabyte, read at once, there would be 43,000."""
+    with server.connect() as client, server.connect() as other:
+        for one in (client, other):
+            one.sendall(CHUNKED)
+            with contextlib.suppress(OSError):  # it hangs up
+                one.sendall(chunk(b"x") * 40_000)
+        assert server.label(picture).status == 200
+        answers = [first(one) for one in (client, other)]
+        assert all(came.status in (0, 400) for came in answers) and all(map(is_closed, (client, other)))

@@ -166,7 +166,7 @@ def test_a_second_signal_ends_it_at_once(trained: Path, tmp_path: Path) -> None:
         began = time.monotonic()
         assert server.end(signal.SIGINT) in (130, 143)
         assert time.monotonic() - began < 6  # it would wait for 8
-        assert server.said == "retrain: ended; 1 requests were cut off\n"
+        assert server.said == "retrain: ended; requests cut off: 1\n"
 
 
 def listens(server: Server) -> bool:

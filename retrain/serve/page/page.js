@@ -5,13 +5,13 @@ const BARS = 5; // labels that are shown at first
 const TAGS = 24; // labels that are named above
 const TRIES = 8; // of a request while the server is busy
 const LONGEST_PAUSE = 30; // seconds between two of them, whatever the server says
-const PATIENCE = 120; // seconds without a sign of life until a request is given up
-const HEARD_EVERY = 700; // ms; what happens within is announced together
+const PATIENCE = 120; // seconds without a sign of life
+const HEARD_EVERY = 700; // ms
 const MEGA = 2 ** 20;
 // The colours and opacity of the project's maps, see retrain/heat/colours.py.
 const STOPS = [[255, 255, 178], [254, 204, 92], [253, 141, 60], [240, 59, 32], [200, 0, 38]];
 const MOST = 0.75;
-const MAP_SIDE = 256; // pixels of a map's longer side: it is smooth, so more would show nothing more
+const MAP_SIDE = 256; // pixels of a map's longer side
 const NOTES = {
   "turned": "turned upright, as its EXIF data says",
   "first-frame": "of several frames, only the first was looked at",
@@ -23,8 +23,6 @@ const cards = new Set();
 const queue = []; // what is to be asked, first come first served
 let running = 0;
 let mapsOn = false; // as it was switched last: pictures that come later follow
-
-/* Small things */
 
 /** Make an element with a class and text. Text is all that names and messages ever become. */
 function make(tag, kind = "", ...contents) {
@@ -93,6 +91,7 @@ function count() {
 
 /* What the model knows */
 
+let served = 0; // the version of the model
 let known = null; // a promise of the answer; null again where there was none
 
 function about() {
@@ -388,6 +387,11 @@ class Card {
     this.part.select.replaceChildren(...found.labels.map((one) => new Option(one.label, one.label)));
     this.part.under.hidden = false;
     this.maps.clear();
+    if (served && served !== found.version) {
+      known = null;
+      about();
+    }
+    served = found.version;
     this.learn(found);
     this.show(mapsOn && this.maps.has(label));
   }
@@ -460,7 +464,8 @@ class Card {
         if (select.value === value) this.seek();
       } catch (trouble) {
         if (this.stop.signal.aborted) return;
-        this.show(false);
+        select.selectedIndex = 0;
+        this.show(this.maps.has(select.value));
         this.say(`No map. ${trouble instanceof Trouble ? trouble.message : "The answer cannot be understood."}`);
         announce(said.textContent);
       } finally {
