@@ -8,7 +8,7 @@ const LONGEST_PAUSE = 30; // seconds between two of them, whatever the server sa
 const PATIENCE = 120; // seconds without a sign of life
 const HEARD_EVERY = 700; // ms
 const MEGA = 2 ** 20;
-// The colours and opacity of the project's maps, see retrain/heat/colours.py.
+// The colours and opacity of the project's maps.
 const STOPS = [[255, 255, 178], [254, 204, 92], [253, 141, 60], [240, 59, 32], [200, 0, 38]];
 const MOST = 0.75;
 const MAP_SIDE = 256; // pixels of a map's longer side
