@@ -32,7 +32,11 @@ FORMATS = ("savedmodel", "keras", "litert", "litert-int8", "onnx", "frozen-graph
     type=Share(0, 1),
     help="Share of these pictures that must get the model's label.  [default: 0.99; litert-int8 0.9; zip 1]",
 )
-@click.option("--weights", type=File(), help="File of weights of a network of keras.applications.")
+@click.option(
+    "--weights",
+    type=File(),
+    help="File of weights of a network of keras.applications, or the SavedModel that the network came as.",
+)
 def export(
     tf_files: Path, names: tuple[str, ...], model: Path | None, output: Path | None, data: Path | None, least: float | None,
     weights: Path | None,

@@ -33,7 +33,7 @@ def gradients(member: Member, pixels: np.ndarray, classes: list[int], weights: P
     check_installed()
     tf = start()
     with native_chatter_dropped():
-        network = guided(rebuilt(member, weights), member.backbone)
+        network = guided(rebuilt([member], weights)[0], member.backbone)
         found = []
         for number in classes:
             entry = tf.Variable(pixels[np.newaxis].astype(np.float32))

@@ -28,9 +28,10 @@ def compose(model: Artifact, weights: Path | None = None) -> "keras.Model":
     """Return a network that takes a dictionary of pixels, float32 (n, size, size, 3), values 0 to 255, one for each input.
 
     It gives scores, float32 (n, classes), in the order of the labels: those of the model where a picture is looked at as
-    it is. `weights`: the file for a network of keras.applications. Raises as `rebuild.rebuilt` does.
+    it is. `weights`: the file for a network of keras.applications, or the SavedModel it came as. Raises as
+    `rebuild.rebuilt` does.
     """
-    networks = [rebuilt(member, weights) for member in model.members]
+    networks = rebuilt(model.members, weights)
     tf = start()
     import keras
 

@@ -50,7 +50,7 @@ def export(
 
     `model`: another model folder or zip; `output`: another folder, for one format only; `data`: pictures to compare on
     [the model's test part]; `least`: the share of them that must get the model's label [the format's own]; `weights`: the
-    file for a network of keras.applications.
+    file for a network of keras.applications, or the SavedModel it came as.
 
     Each export is run in its own runtime and compared before it takes the place of an earlier one; one that differs by more
     leaves nothing, and its `problem` says so. Raises UsageError, ModelRefused, NothingUsable and EnvironmentProblem.
