@@ -19,6 +19,7 @@ from retrain.errors import ModelRefused
 _MOST_FILES, _LONGEST_LIST = 256, 64 * 2**10
 _END = struct.Struct("<4sHHHHIIH")  # a zip's last record: ..., files, bytes of the list, where it lies, length of a comment
 _LONGEST_COMMENT = 65535
+_BEGIN = b"PK\x03\x04"
 _ENCRYPTED = 1
 _ZIPPED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
@@ -114,7 +115,12 @@ class Zip:
         return file
 
     def _check_list(self, file: BinaryIO) -> None:
-        """Refuse a long list before it is read: Python would make an object of each of its entries."""
+        """Refuse what is no zip, and a long list before it is read: Python would make an object of each of its entries."""
+        if file.read(len(_BEGIN)) != _BEGIN:
+            raise ModelRefused(
+                f"{self._path} is a file, not a model folder; give the folder that retrain train wrote, or a zip that"
+                " retrain export wrote"
+            )
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _LONGEST_COMMENT - _END.size))
         tail = file.read()
@@ -135,5 +141,8 @@ def _is_plain(entry: zipfile.ZipInfo) -> bool:
 
 
 def opened(path: Path, is_ours: Callable[[str], bool]) -> ModelFiles:
-    """Return the files of a model folder, or of a zip of one."""
+    """Return the files of a model folder, or of a zip of one; `is_ours`: whether a file of a model may have that name.
+
+    Raises ModelRefused for a file that is no such zip.
+    """
     return Folder(path) if path.is_dir() else Zip(path, is_ours)
