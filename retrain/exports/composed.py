@@ -40,6 +40,7 @@ def compose(model: Artifact, weights: Path | None = None) -> "keras.Model":
         entries = {size: keras.Input((size, size, 3), name=name) for size, name in names.items()}
         found = []
         for number, (member, network) in enumerate(zip(model.members, networks, strict=True)):
+            network.name = f"network_{number}"  # each was built in a session of its own, which counts from the start
             outputs = network(entries[member.image_size])
             features = outputs[0] if isinstance(outputs, list | tuple) else outputs
             dense = keras.layers.Dense(len(model.labels), name=f"head_{number}")

@@ -175,26 +175,34 @@ def _onnx(network: "keras.Model") -> bytes:
         lambda *pixels: tf.identity(network(dict(zip(names, pixels, strict=True)), training=False), SCORES)
     )
     found, _ = tf2onnx.convert.from_function(function, input_signature=list(specs.values()), opset=_OPSET)
-    (output,) = found.graph.output
-    _rename(found.graph, {output.name: SCORES})
-    # Which of several equal constants is kept, and where it stands, depends on how Python hashes names in this process.
-    constants = {one.name: one for one in found.graph.initializer}
-    used = dict.fromkeys(name for node in found.graph.node for name in node.input if name in constants)
-    order = [constants[name] for name in used]
-    del found.graph.initializer[:]
-    found.graph.initializer.extend(order)
-    _rename(found.graph, {name: f"constant_{number}" for number, name in enumerate(used)})
-    found.graph.doc_string = ""  # a number that TensorFlow counts
+    _renumber(found.graph)
     data: bytes = found.SerializeToString(deterministic=True)
     return data
 
 
-def _rename(graph: Any, names: Mapping[str, str]) -> None:
+def _renumber(graph: Any) -> None:
+    """Name everything by its place: names count what this process has built before, and how it hashes them decides which of
+    several equal constants is kept.
+    """
+    constants = {one.name: one for one in graph.initializer}
+    used = list(dict.fromkeys(name for node in graph.node for name in node.input if name in constants))
+    names = {name: f"constant_{number}" for number, name in enumerate(used)}
+    for number, node in enumerate(graph.node):
+        node.name = f"{node.op_type}_{number}"
+        names |= {name: f"{node.name}_{place}" for place, name in enumerate(node.output)}
+    (output,) = graph.output
+    names[output.name] = output.name = SCORES
     for node in graph.node:
         node.output[:] = [names.get(name, name) for name in node.output]
         node.input[:] = [names.get(name, name) for name in node.input]
-    for one in (*graph.output, *graph.initializer):
-        one.name = names.get(one.name, one.name)
+    for name in used:
+        constants[name].name = names[name]
+    del graph.initializer[:]
+    graph.initializer.extend(constants[name] for name in used)
+    for entry in graph.input:  # the number of pictures has a name that counts
+        entry.type.tensor_type.shape.dim[0].dim_param = "n"
+    output.type.tensor_type.shape.dim[0].dim_param = "n"
+    graph.doc_string = ""
 
 
 def _frozen_graph(network: "keras.Model") -> bytes:
