@@ -18,6 +18,7 @@ from retrain.errors import ModelRefused
 
 _MOST_FILES, _LONGEST_LIST = 256, 64 * 2**10
 _END = struct.Struct("<4sHHHHIIH")  # a zip's last record: ..., files, bytes of the list, where it lies, length of a comment
+_LOCATOR = b"PK\x06\x07", 20  # what stands before the end where another record counts, for larger zips; and its length
 _LONGEST_COMMENT = 65535
 _BEGIN = b"PK\x03\x04"
 _ENCRYPTED = 1
@@ -128,6 +129,9 @@ class Zip:
         if at < 0:
             raise zipfile.BadZipFile("it has no end")
         _, _, _, _, files, length, _, _ = _END.unpack_from(tail, at)
+        sign, size = _LOCATOR
+        if tail[max(0, at - size) : at].startswith(sign):  # Python believes that one, whatever the end says
+            raise self._refusal("is no model of retrain: its list is that of a larger zip")
         if files > _MOST_FILES or length > _LONGEST_LIST:
             raise self._refusal(f"is no model of retrain: it holds {files} files")
 

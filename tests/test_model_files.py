@@ -187,6 +187,19 @@ def test_a_list_of_a_million_files_is_not_read(tmp_path: Path) -> None:
     assert peak < MEGABYTE
 
 
+def test_a_long_list_that_the_end_does_not_tell_of_is_not_read(packed: Path) -> None:
+    """Python believes the record of a larger zip, where there is one."""
+    data = packed.read_bytes()
+    at = data.rindex(b"PK\x05\x06")
+    _, _, _, _, files, length, begin, _ = struct.unpack("<4sHHHHIIH", data[at:])
+    end64 = struct.pack("<4sQHHIIQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, files, files, length, begin)
+    packed.write_bytes(data[:at] + end64 + struct.pack("<4sIQI", b"PK\x06\x07", 0, at, 1) + data[at:])
+    with zipfile.ZipFile(packed) as file:
+        assert len(file.infolist()) == files
+    with pytest.raises(ModelRefused, match="its list is that of a larger zip"):
+        artifact.load(packed)
+
+
 def cut(data: bytes) -> bytes:
     return data[: len(data) // 2]
 
