@@ -19,7 +19,7 @@ help:
 	@echo 'make test-browser  the tests that open reports in Chromium, which must be installed'
 	@echo 'make test-all      all of these'
 	@echo 'make check         ruff, mypy, the import contracts, and whether generated pages are up to date'
-	@echo 'make docs          write docs/commands.md and docs/backbones.md again'
+	@echo 'make docs          write docs/commands.md, docs/backbones.md and the table of docs/exports.md again'
 	@echo 'make bench         run the scripts of benchmarks/; needs CORPORA=DIR FOLDS=DIR'
 	@echo 'make images        build the images retrain:train, :runtime and :serve with CONTAINER_ENGINE'
 	@echo 'make lock          choose the versions that the images get anew (docker/requirements-*.txt)'
@@ -91,10 +91,12 @@ check: $(VENV)/.installed-tests
 	$(BIN)/lint-imports
 	$(BIN)/python docs/make_reference.py --check
 	$(BIN)/python docs/make_backbones.py --check
+	$(BIN)/python docs/make_exports.py --check
 
 docs: install
 	$(BIN)/python docs/make_reference.py
 	$(BIN)/python docs/make_backbones.py
+	$(BIN)/python docs/make_exports.py
 
 bench: $(VENV)/.installed-tests
 	@[ -d "$(CORPORA)" ] && [ -d "$(FOLDS)" ] || { \
@@ -111,6 +113,7 @@ bench: $(VENV)/.installed-tests
 	$(BIN)/python benchmarks/wrong_labels.py "$(CORPORA)" "$(FOLDS)"
 	$(BIN)/python benchmarks/shortcuts.py "$(CORPORA)"
 	$(BIN)/python benchmarks/check_scale.py
+	$(BIN)/python benchmarks/exports.py "$(CORPORA)"
 
 # BASE: another base image, with Python 3.11 or newer. RETRAIN_IMAGE: another name.
 CONTAINER_ENGINE ?= $(firstword $(shell command -v docker; command -v podman) docker)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from retrain.errors import RetrainError as RetrainError
     from retrain.evaluation.evaluated import Evaluated as Evaluated
     from retrain.evaluation.run import evaluate as evaluate
+    from retrain.exports.run import export as export
     from retrain.model import Model as Model
     from retrain.model import load as load
     from retrain.pipeline import Result as Result
@@ -39,6 +40,7 @@ _WHERE = {
     "Evaluated": "retrain.evaluation.evaluated",
     "check": "retrain.checks.run",
     "evaluate": "retrain.evaluation.run",
+    "export": "retrain.exports.run",
     "HeadSettings": "retrain.settings",
     "Model": "retrain.model",
     "Result": "retrain.pipeline",

@@ -20,7 +20,6 @@ import json
 import os
 import re
 import shlex
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -30,6 +29,7 @@ import numpy as np
 
 from retrain import distortions
 from retrain.errors import ModelRefused, UsageError
+from retrain.model_files import ModelFiles, opened
 from retrain.runner import Network, Runner
 from retrain.storage import locked, own_folder, write_atomically
 from retrain.views import PLAIN, SEVERAL
@@ -124,6 +124,16 @@ class Loaded:
     artifact: Artifact
     manifest: Mapping[str, Any]
     _files: Mapping[str, bytes]
+
+    @property
+    def labels_text(self) -> bytes:
+        """The labels, one a line."""
+        return self._files[self.manifest["labels_file"]]
+
+    def whole(self) -> dict[str, bytes]:
+        """Return all files that make up the model, by name, sorted."""
+        manifest = {key: value for key, value in self.manifest.items() if key != "sha256"}
+        return dict(sorted({**self._files, MANIFEST: _canonical(manifest), LABELS: self.labels_text}.items()))
 
     def split(self) -> list[Placed]:
         """Return where each training picture went."""
@@ -238,30 +248,29 @@ def _put(path: Path, data: bytes) -> None:
 def _listed(folder: Path) -> set[str]:
     """Names of the files of the model that lies in a folder now, empty if there is none that can be read."""
     try:
-        return set(_parse(folder)["files"])
+        return set(_parse(opened(folder, _may_be_in))["files"])
     except (ModelRefused, KeyError, TypeError):
         return set()
 
 
 def load(folder: Path) -> Loaded:
-    """Read a model folder and verify every file of it.
+    """Read a model folder, or a zip of one, and verify every file of it.
 
     Raises ModelRefused, naming the file, where one is missing, changed, a link, or not ours.
     """
     if not folder.exists():
         raise ModelRefused(f"no model at {folder}; train one first: {_training(folder)}")
-    if not folder.is_dir():
-        raise ModelRefused(f"{folder} is a file, not a model folder; give the folder that retrain train wrote")
-    if not (folder / MANIFEST).exists():
+    stored = opened(folder, _may_be_in)
+    if not stored.has(MANIFEST) and not os.path.lexists(stored.path(MANIFEST)):
         raise ModelRefused(f"{folder} is no model folder, {MANIFEST} is missing; train again or check --model")
     from safetensors import SafetensorError
 
     try:
-        manifest = _parse(folder)
-        files = {name: _verified(folder / name, entry) for name, entry in manifest["files"].items()}
+        manifest = _parse(stored)
+        files = {name: _verified(stored, name, entry) for name, entry in manifest["files"].items()}
         if files[manifest["labels_file"]] != _labels_text(manifest["labels"]):
             raise ValueError("it has other labels")
-        _check_labels(folder, files[manifest["labels_file"]])
+        _check_labels(stored, files[manifest["labels_file"]])
         return Loaded(folder, _assemble(manifest, files), manifest, files)
     except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
         raise ModelRefused(f"{folder / MANIFEST} does not fit its files ({error}); train again") from None
@@ -274,10 +283,14 @@ def _training(folder: Path) -> str:
     return f"retrain train TF_FILES --model {shlex.quote(str(folder))}"
 
 
-def _parse(folder: Path) -> dict[str, Any]:
+def _may_be_in(name: str) -> bool:
+    return name in (MANIFEST, LABELS) or bool(_OUR_NAME.fullmatch(name))
+
+
+def _parse(stored: ModelFiles) -> dict[str, Any]:
     """Read the manifest; refuse it unless its own checksum holds and it is written exactly as we write."""
-    path = folder / MANIFEST
-    data = _read(path, _LARGEST_MANIFEST)
+    path = stored.path(MANIFEST)
+    data = stored.read(MANIFEST, _LARGEST_MANIFEST)
     try:
         manifest = json.loads(data)
         found, version = manifest["format"], manifest["version"]
@@ -305,35 +318,19 @@ def _canonical(body: Mapping[str, Any]) -> bytes:
     ).encode()
 
 
-def _read(path: Path, limit: int) -> bytes:
-    try:
-        handle = os.open(
-            path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        )
-        with os.fdopen(handle, "rb") as file:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
-                raise ModelRefused(f"{path} is not the file that was saved; train again")
-            return file.read(limit + 1)
-    except FileNotFoundError:
-        raise ModelRefused(f"{path} is missing; train again") from None
-    except OSError as error:
-        raise ModelRefused(f"{path} cannot be read: {error.strerror}; fix it or train again") from None
-
-
-def _verified(path: Path, entry: Mapping[str, Any]) -> bytes:
-    data = _read(path, entry["bytes"])
+def _verified(stored: ModelFiles, name: str, entry: Mapping[str, Any]) -> bytes:
+    data = stored.read(name, entry["bytes"])
     if len(data) != entry["bytes"] or hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        raise ModelRefused(f"{path} was changed after it was saved; train again")
+        raise ModelRefused(f"{stored.path(name)} was changed after it was saved; train again")
     return data
 
 
-def _check_labels(folder: Path, expected: bytes) -> None:
+def _check_labels(stored: ModelFiles, expected: bytes) -> None:
     """labels.txt must say what the manifest says, or what the twin of an interrupted save says."""
-    found = _read(folder / LABELS, _LARGEST_MANIFEST)
-    twin = folder / f"labels-{hashlib.sha256(found).hexdigest()[:16]}.txt"
-    if found != expected and not (twin.is_file() and _read(twin, _LARGEST_MANIFEST) == found):
-        raise ModelRefused(f"{folder / LABELS} was changed after it was saved; train again")
+    found = stored.read(LABELS, _LARGEST_MANIFEST)
+    twin = f"labels-{hashlib.sha256(found).hexdigest()[:16]}.txt"
+    if found != expected and not (stored.has(twin) and stored.read(twin, _LARGEST_MANIFEST) == found):
+        raise ModelRefused(f"{stored.path(LABELS)} was changed after it was saved; train again")
 
 
 def _assemble(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Artifact:

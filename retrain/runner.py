@@ -18,6 +18,7 @@ import numpy as np
 from retrain.errors import ModelRefused
 from retrain.quiet import native_chatter_dropped
 
+_LARGEST_SIDE = 2048  # --image-size goes to 1024
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -48,10 +49,12 @@ class Runner:
         try:
             with native_chatter_dropped():
                 self._interpreter = Interpreter(model_content=flatbuffer, num_threads=threads)
+                (entry,) = self._interpreter.get_input_details()
+                if max(entry["shape"]) > _LARGEST_SIDE:  # memory is taken in the next line, as much as that wants
+                    raise ValueError(f"it takes pictures of {max(entry['shape'])} pixels a side")
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise ModelRefused(f"the backbone is no flatbuffer that LiteRT can run: {error}; train again") from None
-        (entry,) = self._interpreter.get_input_details()
         self._input = entry["index"]
         self.image_size = int(entry["shape"][1])
         outputs = self._interpreter.get_output_details()

@@ -18,6 +18,7 @@ import retrain
 from retrain.backbones import BACKBONES
 from retrain.cli import cli
 from retrain.errors import REASONS, Exit
+from retrain.exports.formats import FORMATS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("t*_*/*.md")])
@@ -114,6 +115,20 @@ def test_the_page_of_backbones_has_every_row_and_is_noticed_when_out_of_date(
     assert [row.name for row in BACKBONES.values() if f"| `{row.name}`" not in text] == []
     file.write_text(text.replace("mobilenet-v2", "mobilenet-v1"))
     assert make_backbones.main(["--check"], file) == 1
+
+
+def test_the_table_of_exports_has_every_format_and_is_noticed_when_out_of_date(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_exports, file = script("make_exports"), tmp_path / "exports.md"
+    text = (ROOT / "docs" / "exports.md").read_text()
+    assert [name for name in FORMATS if f"| `{name}` | " not in text] == []
+    file.write_text(text)
+    assert make_exports.main(["--check"], file) == 0
+    file.write_text(text.replace("| `onnx` | ", "| `onyx` | "))
+    assert make_exports.main(["--check"], file) == 1
+    assert capsys.readouterr().err == f"{file} is out of date; run: make docs\n"
+    assert make_exports.main([], file) == 0 and file.read_text() == text
 
 
 def test_an_exit_code_that_the_help_leaves_out_is_an_error(

@@ -45,7 +45,7 @@ REMARK = re.compile(r"^ *print\(.*\)  # (.+)$", re.MULTILINE)
 CHOSEN = re.compile(r"(?:--backbone|backbones fetch) (\S+)")
 DECIMAL = re.compile(r"\d+\.\d+")
 # Where no bar can be drawn, slow work says now and then how far it is.
-PROGRESS = re.compile(r"(?:bottlenecks|classify|faces|folds|listing|maps): \d+(?: of \d+)?")
+PROGRESS = re.compile(r"(?:bottlenecks|classify|faces|folds|listing|maps|pictures to compare): \d+(?: of \d+)?")
 TOLERANCE = 0.01
 CACHE = ".cache/retrain"
 

@@ -13,6 +13,7 @@ import pytest
 from retrain import artifact
 from retrain.artifact import MANIFEST
 from retrain.errors import ModelRefused
+from retrain.exports import zipped
 from retrain.label import Labeller, load
 from retrain.serve import engine as engines
 from retrain.serve.engine import Busy, Engine, Gone, Serving, Source
@@ -365,3 +366,19 @@ def test_without_a_model_there_is_no_engine(tmp_path: Path, model: Path) -> None
     (model / MANIFEST).write_text(json.dumps({}))
     with pytest.raises(ModelRefused):
         Engine(Source(model, 0.01, "auto", True), 1, 0)
+
+
+def test_a_model_in_a_zip_is_served_and_changed_like_a_folder(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.zip"
+    zipped.write(artifact.load(model).whole(), path)
+
+    async def come() -> None:
+        async with Watched(path) as watched:
+            assert await watched.labels() == list(COLOURS)
+            put(model, ["sky", "grass", "fire"])
+            zipped.write(artifact.load(model).whole(), tmp_path / "new.zip")
+            (tmp_path / "new.zip").replace(path)
+            await until(lambda: watched.version == 2)
+            assert await watched.labels() == ["sky", "grass", "fire"]
+
+    asyncio.run(come())

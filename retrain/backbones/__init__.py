@@ -19,11 +19,15 @@ EMBEDDED = {row.name for row in efficientnet_lite.ROWS}  # their weights come wi
 DEFAULT = "efficientnet-lite0"
 SMALLEST, LARGEST = 32, 1024  # pixels
 
+LOCAL, OF_KERAS = hub.LOCAL, applications.PREFIX  # what names begin with whose weights lie in a file of the user
+
 __all__ = [
     "BACKBONES",
     "DEFAULT",
     "EMBEDDED",
     "LARGEST",
+    "LOCAL",
+    "OF_KERAS",
     "SMALLEST",
     "TUNED",
     "Backbone",

@@ -12,6 +12,7 @@ from retrain.errors import EnvironmentProblem, UsageError
 from retrain.progress import Progress
 
 _GOOGLE, _TENSORFLOW = "https://tfhub.dev/google/", "https://tfhub.dev/tensorflow/"
+LOCAL = "saved-model:"  # what the name of a SavedModel of this machine begins with
 ARCHIVES = (".tar.gz", ".tgz", ".tar")
 
 
@@ -119,4 +120,4 @@ def _name(handle: str) -> str:
     if "://" in handle:
         parts = urllib.parse.urlsplit(handle)  # without a password or a signature that may be in it
         return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-    return f"saved-model:{Path(handle).resolve().name}"
+    return f"{LOCAL}{Path(handle).resolve().name}"

@@ -19,6 +19,7 @@ from retrain.cli.completion import completion
 from retrain.cli.console import printable
 from retrain.cli.evaluate import evaluate
 from retrain.cli.explain import explain
+from retrain.cli.export import export
 from retrain.cli.faces import faces
 from retrain.cli.label import label
 from retrain.cli.options import Group
@@ -79,7 +80,7 @@ def cli(debug: bool) -> None:
         os.environ[_DEBUG] = "1"
 
 
-for _command in (train, check, evaluate, label, explain, classify, faces, serve, backbones, completion):
+for _command in (train, check, evaluate, label, explain, classify, faces, serve, export, backbones, completion):
     cli.add_command(_command)
 
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retrain import backbones
 from retrain.artifact import Member
 from retrain.devices import check_installed, start
-from retrain.errors import ModelRefused, UsageError
+from retrain.errors import UsageError
 from retrain.quiet import native_chatter_dropped
+from retrain.rebuild import rebuilt
 
 if TYPE_CHECKING:
     import keras
@@ -33,7 +33,7 @@ def gradients(member: Member, pixels: np.ndarray, classes: list[int], weights: P
     check_installed()
     tf = start()
     with native_chatter_dropped():
-        network = guided(_network(member, weights), member.backbone)
+        network = guided(rebuilt([member], weights)[0], member.backbone)
         found = []
         for number in classes:
             entry = tf.Variable(pixels[np.newaxis].astype(np.float32))
@@ -89,17 +89,3 @@ def guided(model: "keras.Model", name: str) -> "keras.Model":
         raise UsageError(f"{name} has no ReLU that could be guided; drop --guided")
     copy.set_weights(model.get_weights())
     return copy
-
-
-def _network(member: Member, weights: Path | None) -> "keras.Model":
-    """Build a member's network in Keras again."""
-    from retrain.finetune import put_back
-
-    name = member.backbone.removesuffix(backbones.TUNED)
-    backbone = backbones.get(name, member.image_size, weights)
-    model = backbones.built(backbone, member.image_size)
-    if member.tuned:
-        put_back(model, member.tuned)
-    elif backbones.weights_hash(backbone) != member.weights:
-        raise ModelRefused(f"the weights of {name} here are not those that the model was trained with; train again")
-    return model

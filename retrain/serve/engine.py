@@ -178,9 +178,9 @@ class Engine:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _stamp(folder: Path) -> tuple[int, int, int] | None:
-    """What tells one manifest from the next without reading it; None where there is none at the moment."""
+def _stamp(model: Path) -> tuple[int, int, int] | None:
+    """What tells one manifest, or zip, from the next without reading it; None where there is none at the moment."""
     with suppress(OSError):
-        status = (folder / MANIFEST).stat()
+        status = (model / MANIFEST if model.is_dir() else model).stat()
         return status.st_ino, status.st_mtime_ns, status.st_size
     return None
