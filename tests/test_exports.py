@@ -15,7 +15,7 @@ from retrain.artifact import Loaded
 from retrain.backbones import Backbone
 from retrain.cli.export import export as command_line
 from retrain.dataset import TEST, TRAIN
-from retrain.errors import EnvironmentProblem, NothingUsable, UsageError
+from retrain.errors import EnvironmentProblem, NothingUsable, RetrainError, UsageError
 from retrain.exports import Exported, export, formats, pictures, proof, run, written
 from retrain.exports.composed import compose, inputs
 from retrain.finetune.network import tensors
@@ -175,6 +175,43 @@ def test_what_disagrees_is_not_kept_and_the_one_before_is(
     ]
     assert (working / "export" / "zip" / "model.zip").is_file()  # the others go on
     assert names_below(working / "export")[0:2] == [".retrain", "litert"]  # and nothing half done lies about
+
+
+@pytest.mark.parametrize("moment", ["writing", "placing"])
+def test_a_run_that_was_killed_leaves_the_export_before_it(
+    moment: str, working: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while it wrote, or between the two steps of putting a folder in the place of another."""
+    (one,) = export(working, ["zip"])
+    whole = {name: (one.folder / name).read_bytes() for name in names_below(one.folder)}
+    parent = one.folder.parent
+
+    class Killed(BaseException):
+        """Nothing is cleared up."""
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.shutil, "rmtree", lambda *_, **__: None)
+        if moment == "writing":
+            patch.setattr(run, "prove", kill)
+        else:
+            rename = Path.rename
+            patch.setattr(Path, "rename", lambda path, to: kill() if path.name.startswith(".zip.") else rename(path, to))
+        with pytest.raises(Killed):
+            export(working, ["zip"])
+    assert len(list(parent.iterdir())) > 2  # it has left something
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "prove", fail)
+        (failed,) = export(working, ["zip"])
+    assert failed.problem == "it does not run"
+    assert {name: (one.folder / name).read_bytes() for name in names_below(one.folder)} == whole
+    assert sorted(path.name for path in parent.iterdir()) == [".retrain", "zip"]
+
+
+def fail(*_: object) -> None:
+    raise RetrainError("it does not run")
 
 
 # From here on, networks are converted and runtimes started: a minute or two.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from retrain.exports import formats, pictures, written, zipped
 from retrain.exports.composed import SCORES, compose, inputs
 from retrain.exports.proof import Proof, prove
 from retrain.progress import SILENT, Progress
-from retrain.storage import SENTINEL, Layout, is_own, own_folder, sync_folder
+from retrain.storage import SENTINEL, Layout, folder_locked, is_own, own_folder, sync_folder
 from retrain.views import DEFAULT_VIEW, SEVERAL
 
 if TYPE_CHECKING:
@@ -71,8 +72,15 @@ def export(
     network = compose(loaded.artifact, weights) if any(one.name != formats.ZIP for one in chosen) else None
     if output is None:
         own_folder(layout.root / "export")
-    job = _Job(loaded, network, seen, layout)
-    return [_one(one, targets[one.name], job, one.least if least is None else least, progress) for one in chosen]
+    job, parent = _Job(loaded, network, seen, layout), next(iter(targets.values())).parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise from_os_error(error, "write to", parent) from None
+    with folder_locked(parent, "exporting"):
+        for target in targets.values():
+            _recover(target)
+        return [_one(one, targets[one.name], job, one.least if least is None else least, progress) for one in chosen]
 
 
 @dataclass(frozen=True)
@@ -146,11 +154,24 @@ def _check_target(target: Path) -> None:
         raise UsageError(f"{target} is there already and is no export; choose another --output, or move it away")
 
 
+def _recover(target: Path) -> None:
+    """Bring back the export that a killed run was about to replace, and remove what it had not finished."""
+    before = _before(target)
+    if before.is_dir() and not target.exists():
+        before.rename(target)
+    for left in target.parent.iterdir():
+        if re.fullmatch(rf"\.{re.escape(target.name)}\.([0-9]+|before)\.tmp", left.name):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _before(target: Path) -> Path:
+    return target.with_name(f".{target.name}.before.tmp")
+
+
 def _place(fresh: Path, target: Path) -> None:
     """Put a finished export where an earlier one may lie; a full folder cannot be replaced in one step."""
-    before = target.with_name(f".{target.name}.before.tmp")
+    before = _before(target)
     if target.exists():
-        shutil.rmtree(before, ignore_errors=True)
         target.rename(before)
     fresh.rename(target)
     sync_folder(target.parent)
