@@ -138,6 +138,11 @@ def test_output_is_for_one_format(working: Path, tmp_path: Path) -> None:
     assert one.folder == tmp_path / "out" and not (working / "export").exists()
 
 
+def test_an_option_that_would_do_nothing_is_refused(working: Path) -> None:
+    with pytest.raises(UsageError, match="--weights does nothing for a zip"):
+        export(working, ["zip"], weights=Path("weights"))
+
+
 def test_a_missing_package_is_named_before_anything_is_done(working: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(EnvironmentProblem, match=r"pip install 'retrain\[export\]'"):

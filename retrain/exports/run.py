@@ -60,6 +60,8 @@ def export(
     chosen = [formats.get(name) for name in dict.fromkeys(names)]
     if output is not None and len(chosen) != 1:
         raise UsageError("--output is a folder for one format; give one --format, or leave --output out")
+    if weights is not None and all(one.name == formats.ZIP for one in chosen):
+        raise UsageError("--weights does nothing for a zip, which has the network as it is; leave it out")
     for one in chosen:
         written.check_needs(one)
     targets = {one.name: output or layout.root / "export" / one.name for one in chosen}
