@@ -103,6 +103,7 @@ bench: $(VENV)/.installed-tests
 	  echo "make: say where the pictures and the folds are: make bench CORPORA=DIR FOLDS=DIR"; exit 1; }
 	$(BIN)/python benchmarks/embedded_weights.py "$(CORPORA)"
 	$(BIN)/python benchmarks/start_up.py
+	$(BIN)/python benchmarks/serve_load.py
 	$(BIN)/python benchmarks/extraction.py "$(CORPORA)"
 	$(BIN)/python benchmarks/whole_train.py "$(CORPORA)"
 	$(BIN)/python benchmarks/accuracy.py "$(CORPORA)" "$(FOLDS)"
