@@ -331,3 +331,23 @@ def test_the_prefix_without_a_slash_leads_to_the_page(proxied: Service, service:
     answer = proxied.ask("GET", "/demo/x", headers=[("host", "demo.example.org")])
     assert answer.status == 308 and answer.header("location") == "/demo/x/"
     assert service.ask("GET", "/").status == 200
+
+
+def test_who_is_cut_off_at_the_end_is_told_to_come_again(service: Service) -> None:
+    """The server waits for what is under way, but not for ever; then it cancels it."""
+    came: list[Any] = []
+
+    async def receive() -> Any:
+        raise asyncio.CancelledError
+
+    async def send(message: Any) -> None:
+        came.append(message)
+
+    scope = {
+        "type": "http", "http_version": "1.1", "method": "POST", "path": "/label", "query_string": b"", "root_path": "",
+        "headers": [(b"host", b"127.0.0.1")],
+    }  # fmt: skip
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(service.app(scope, receive, send))
+    assert came[0]["status"] == 503 and (b"retry-after", b"1") in came[0]["headers"]
+    assert b'"id": "busy"' in came[1]["body"]
